@@ -1,0 +1,3 @@
+"""SAPA upsampling for MMSegmentation and MMDetection."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,82 @@
+"""SAPA in plain PyTorch: the definition, and the compiled kernels' oracle.
+
+It unfolds the windows and holds every weight, so it costs K * K times the
+memory of the maps; ``functional.py`` has the functions to use.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _windows(x: Tensor, kernel_size: int) -> Tensor:
+    """Every cell's window, zeros outside the map.
+
+    Args:
+        x (Tensor[N, C, H, W]): A low-res map.
+        kernel_size (int): K.
+
+    Returns:
+        Tensor[N, C, K*K, H, W]: Windows, row-major.
+    """
+    n, c, h, w = x.shape
+    windows = F.unfold(x, kernel_size, padding=kernel_size // 2)
+    return windows.view(n, c, kernel_size**2, h, w)
+
+
+def _to_queries(x: Tensor, scale_factor: int, size: tuple) -> Tensor:
+    """Give each cell's numbers to its queries.
+
+    Args:
+        x (Tensor[..., H, W]): Numbers of the cells.
+        scale_factor (int): s.
+        size (tuple[int, int]): (Hq, Wq).
+
+    Returns:
+        Tensor[..., Hq, Wq]: Numbers of the queries.
+    """
+    x = x.repeat_interleave(scale_factor, -2)
+    x = x.repeat_interleave(scale_factor, -1)
+    return x[..., : size[0], : size[1]]
+
+
+def sapa_kernels_reference(
+    query: Tensor, key: Tensor, kernel_size: int = 5, scale_factor: int = 2
+) -> Tensor:
+    """What :func:`mmsapa.ops.sapa_kernels` computes, in plain PyTorch."""
+    dtype = _accumulate_dtype(query.dtype)
+    if query.shape[0] == 0:  # F.unfold takes no empty batch
+        n, _, hq, wq = query.shape
+        shape = (n, kernel_size**2, hq, wq)
+        return (query.sum() + key.sum()) * query.new_ones(shape)
+    windows = _to_queries(
+        _windows(key.to(dtype), kernel_size), scale_factor, query.shape[-2:]
+    )
+    logits = torch.einsum('nehw,nekhw->nkhw', query.to(dtype), windows)
+    return logits.softmax(1).to(query.dtype)
+
+
+def sapa_upsample_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_size: int = 5,
+    scale_factor: int = 2,
+) -> Tensor:
+    """What :func:`mmsapa.ops.sapa_upsample` computes, in plain PyTorch."""
+    dtype = _accumulate_dtype(query.dtype)
+    weights = sapa_kernels_reference(
+        query.to(dtype), key.to(dtype), kernel_size, scale_factor
+    )
+    if value.shape[0] == 0 or value.shape[1] == 0:
+        n, c = value.shape[:2]
+        empty = value.new_ones((n, c, *query.shape[-2:]))
+        return ((weights.sum() + value.sum()) * empty).to(value.dtype)
+    windows = _to_queries(
+        _windows(value.to(dtype), kernel_size), scale_factor, query.shape[-2:]
+    )
+    return torch.einsum('nkhw,nckhw->nchw', weights, windows).to(value.dtype)
