@@ -80,14 +80,16 @@ def sapa_kernels(
 
 def _check(name, query, key, value, kernel_size, scale_factor):
     """Raise what is wrong with the arguments, in one sentence."""
-    for number, least in (('kernel_size', 1), ('scale_factor', 1)):
-        got = kernel_size if number == 'kernel_size' else scale_factor
+    for number, got in (
+        ('kernel_size', kernel_size),
+        ('scale_factor', scale_factor),
+    ):
         if isinstance(got, bool) or not isinstance(got, (int, torch.SymInt)):
             raise TypeError(
                 f'{name}: expected {number} as an int, got '
                 f'{type(got).__name__} {got!r}.'
             )
-        if got < least:
+        if got < 1:
             raise ValueError(f'{name}: expected {number} >= 1, got {got}.')
     if kernel_size % 2 == 0:
         raise ValueError(
@@ -140,7 +142,10 @@ def _check(name, query, key, value, kernel_size, scale_factor):
             f'{name}: expected key and value with the same N, H and W, got '
             f'{list(key.shape)} and {list(value.shape)}.'
         )
-    for high, low in zip(query.shape[2:], key.shape[2:]):
+    for high, low in (
+        (query.shape[2], key.shape[2]),
+        (query.shape[3], key.shape[3]),
+    ):
         if not (low - 1) * scale_factor < high <= low * scale_factor:
             hint = ''
             if query.shape[2] < key.shape[2] and scale_factor > 1:

@@ -74,22 +74,31 @@ def load_kernels() -> bool:
         except OSError as error:
             warnings.warn(
                 f'mmsapa: {path.name} was built for another torch than '
-                f'{torch.__version__}; build mmsapa again. ({error})'
+                f'{torch.__version__}; build mmsapa again. ({error})',
+                stacklevel=2,
             )
     return False
 
 
 @functools.lru_cache(None)
-def _has_kernel(name: str, device_type: str) -> bool:
+def has_kernel(device_type: str) -> bool:
+    """Whether the device has compiled kernels; warns once if it has none.
+
+    Args:
+        device_type (str): As in ``torch.device.type``.
+    """
+    # The backward pass, because the reference has none registered.
+    key = 'Meta' if device_type == 'meta' else device_type.upper()
     found = torch._C._dispatch_has_kernel_for_dispatch_key(
-        f'mmsapa::{name}', device_type.upper()
+        'mmsapa::sapa_upsample_backward', key
     )
     if not found:
         warnings.warn(
-            f'mmsapa: no compiled {name} for {device_type}, so the PyTorch '
-            'reference serves: the same result, many times slower. Build it '
-            'with `pip install --no-build-isolation --no-deps .` in the '
-            'clone.'
+            f'mmsapa: no compiled operators for {device_type}, so the '
+            'PyTorch reference serves: the same result, many times slower. '
+            'Build them with `pip install --no-build-isolation --no-deps .` '
+            'in a clone.',
+            stacklevel=2,
         )
     return found
 
@@ -134,11 +143,14 @@ def _register(name, tensors, out_channels, reference):
         def backward(ctx, grad):
             mask = ctx.needs_input_grad[:count]
             grads = op_backward(grad, *ctx.saved_tensors, *ctx.sizes, mask)
-            grads = [g if wanted else None for g, wanted in zip(grads, mask)]
+            grads = [
+                g if wanted else None
+                for g, wanted in zip(grads, mask, strict=True)
+            ]
             return (*grads, None, None)
 
     def autograd(*args):
-        if _has_kernel(name, args[0].device.type):
+        if has_kernel(args[0].device.type):
             return Forward.apply(*args)
         return reference(*args)
 
@@ -150,7 +162,7 @@ def _register(name, tensors, out_channels, reference):
     # ---- a device without a kernel, where autograd is not asked
 
     def fallback(*args):
-        _has_kernel(name, args[0].device.type)  # warns
+        has_kernel(args[0].device.type)  # warns
         return reference(*args)
 
     _library.impl(name, fallback, 'CompositeExplicitAutograd')
@@ -158,15 +170,16 @@ def _register(name, tensors, out_channels, reference):
     # ---- shapes alone
 
     def meta(*args):
-        query, last = args[0], args[count - 1]
+        query = args[0]
+        n, _, hq, wq = query.shape
         shapes = [tensor.shape for tensor in args[:count]]
         c = out_channels(args[count], *shapes)
-        return last.new_empty((query.shape[0], c, *query.shape[2:]))
+        return query.new_empty((n, c, hq, wq))
 
     def meta_backward(grad, *args):
         return tuple(
             tensor.new_empty(tensor.shape if wanted else (0,))
-            for tensor, wanted in zip(args, args[-1])
+            for tensor, wanted in zip(args[:count], args[-1], strict=True)
         )
 
     _library.impl(name, meta, 'Meta')
@@ -195,17 +208,18 @@ def _register(name, tensors, out_channels, reference):
 
     # ---- torch's FLOPs counter, for which a multiply-accumulate is two
 
+    def count_macs(shapes, kernel_size):
+        channels = shapes[2][1] if 'value' in tensors else 0
+        logits = multiply_accumulates(shapes[0], 0, kernel_size)
+        return logits, multiply_accumulates(shapes[0], channels, kernel_size)
+
     def flops(*args, out_shape=None):
-        query, last, kernel_size = args[0], args[count - 1], args[count]
-        c = last[1] if 'value' in tensors else 0
-        return 2 * multiply_accumulates(query, c, kernel_size)
+        _, forward = count_macs(args[:count], args[count])
+        return 2 * forward
 
     def flops_backward(grad, *args, out_shape=None):
         # The logits once more, and two products for each made forward.
-        query, last, kernel_size = args[0], args[count - 1], args[count]
-        c = last[1] if 'value' in tensors else 0
-        logits = multiply_accumulates(query, 0, kernel_size)
-        forward = multiply_accumulates(query, c, kernel_size)
+        logits, forward = count_macs(args[:count], args[count])
         return 2 * (logits + 2 * forward)
 
     if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from mmsapa.ops import registrations
+
+
+def _cuda():
+    reason = None
+    if not torch.cuda.is_available():
+        reason = 'there is no CUDA device'
+    elif not registrations.has_kernel('cuda'):
+        reason = 'mmsapa was built without its CUDA operators'
+    skip = pytest.mark.skipif(reason is not None, reason=str(reason))
+    return pytest.param('cuda', marks=[skip, pytest.mark.cuda])
+
+
+# Every test with a `device` has a twin on the GPU.
+DEVICES = ['cpu', _cuda()]
+
+
+def pytest_generate_tests(metafunc):
+    if 'device' in metafunc.fixturenames:
+        metafunc.parametrize('device', DEVICES)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def scope():
+    """Set the default scope for one test."""
+    from mmengine.registry import DefaultScope
+
+    saved = DefaultScope._instance_dict.copy()
+
+    def set_scope(name):
+        from mmengine.registry import init_default_scope
+
+        init_default_scope(name)
+
+    yield set_scope
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(saved)

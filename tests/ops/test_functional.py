@@ -1,0 +1,303 @@
+import itertools
+import os
+
+import pytest
+import torch
+
+from mmsapa.ops import (
+    sapa_kernels,
+    sapa_kernels_reference,
+    sapa_upsample,
+    sapa_upsample_reference,
+)
+
+# Largest error allowed, as a share of the largest number of the result.
+TOLERANCES = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-5,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+# N, E, C, H, W: one cell; odd numbers of everything; more than one vector,
+# tile and block of channels; more channels than a CUDA block has threads.
+SIZES = {
+    'cell': (1, 1, 1, 1, 1),
+    'odd': (2, 3, 5, 7, 9),
+    'tiles': (1, 18, 17, 6, 70),
+    'wide': (1, 8, 1030, 3, 4),
+}
+
+
+def make(sizes, kernel_size, scale, dtype, device, short=0):
+    """Query, key, value; `short` queries are missing at the far border."""
+    n, e, c, h, w = sizes
+    short = min(short, scale - 1)
+    shapes = (
+        (n, e, h * scale - short, w * scale - short),
+        (n, e, h, w),
+        (n, c, h, w),
+    )
+    return [
+        torch.randn(shape, dtype=torch.float64).to(device, dtype)
+        for shape in shapes
+    ]
+
+
+def with_grads(inputs, kernel_size, scale):
+    """The result of sapa_upsample, and the gradients of all inputs."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = sapa_upsample(*inputs, kernel_size, scale)
+    grad = torch.linspace(-1, 1, out.numel()).view(out.shape).to(out)
+    return [out, *torch.autograd.grad(out, inputs, grad)]
+
+
+def assert_close(got, expected, dtype):
+    for x, y in zip(got, expected, strict=True):
+        assert x.dtype == dtype
+        largest = max(1, y.abs().max().item()) if y.numel() else 1
+        error = (
+            (x.double() - y.double()).abs().max().item() if y.numel() else 0
+        )
+        assert error <= TOLERANCES[dtype] * largest, (error, largest)
+
+
+def check_against_reference(inputs, kernel_size, scale):
+    """Both functions, forward and backward, against a float64 reference."""
+    dtype = inputs[0].dtype
+    exact = [x.double() for x in inputs]
+    for function, reference, count in (
+        (sapa_upsample, sapa_upsample_reference, 3),
+        (sapa_kernels, sapa_kernels_reference, 2),
+    ):
+        leaves = [x.detach().requires_grad_() for x in inputs[:count]]
+        out = function(*leaves, kernel_size, scale)
+        grad = torch.randn_like(out)
+        got = [out, *torch.autograd.grad(out, leaves, grad)]
+        leaves = [x.detach().requires_grad_() for x in exact[:count]]
+        out = reference(*leaves, kernel_size, scale)
+        grads = torch.autograd.grad(out, leaves, grad.double())
+        assert_close(got, [out, *grads], dtype)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('kernel_size', [1, 3, 5, 7])
+@pytest.mark.parametrize('scale', [1, 2, 3, 4])
+def test_equals_reference(scale, kernel_size, dtype, device):
+    for name, short in itertools.product(('cell', 'odd', 'tiles'), (0, 1, 3)):
+        if short < scale:
+            inputs = make(
+                SIZES[name], kernel_size, scale, dtype, device, short
+            )
+            check_against_reference(inputs, kernel_size, scale)
+
+
+def test_many_channels(device):
+    for dtype in (torch.float64, torch.float32):
+        inputs = make(SIZES['wide'], 5, 2, dtype, device, short=1)
+        check_against_reference(inputs, 5, 2)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES)
+def test_half_precision_is_exact_but_for_rounding(sizes, dtype, device):
+    for kernel_size, scale in ((5, 2), (3, 3)):
+        inputs = make(sizes, kernel_size, scale, dtype, device, short=1)
+        check_against_reference(inputs, kernel_size, scale)
+
+
+def test_border_is_zero_padded_before_the_softmax(device):
+    """Outside the map a logit is 0, not minus infinity, and a value 0."""
+    query = torch.full((1, 1, 2, 2), 2.0, device=device)
+    key = torch.full((1, 1, 1, 1), 3.0, device=device)
+    value = torch.full((1, 1, 1, 1), 7.0, device=device)
+    inside = torch.tensor(6.0).exp()  # 2 * 3, beside 8 times e^0
+    expected = 7 * inside / (inside + 8)
+    out = sapa_upsample(query, key, value, 3, 2)
+    torch.testing.assert_close(
+        out.cpu(), expected.expand(1, 1, 2, 2), rtol=1e-6, atol=0
+    )
+
+
+def test_kernels_are_the_weights_of_upsample(device):
+    q, k, v = make((2, 4, 6, 5, 6), 3, 2, torch.float64, device, short=1)
+    weights = sapa_kernels(q, k, 3, 2)
+    total = weights.sum(1)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    windows = torch.nn.functional.unfold(v, 3, padding=1)
+    windows = windows.view(2, 6, 9, 5, 6)
+    windows = windows.repeat_interleave(2, 3).repeat_interleave(2, 4)
+    expected = (windows[..., :9, :11] * weights.unsqueeze(1)).sum(2)
+    torch.testing.assert_close(sapa_upsample(q, k, v, 3, 2), expected)
+
+
+def test_large_logits_do_not_overflow(device):
+    q, k, v = make((1, 8, 4, 6, 6), 5, 2, torch.float32, device)
+    out = sapa_upsample(100 * q, 100 * k, v)
+    expected = sapa_upsample_reference(
+        100 * q.double(), 100 * k.double(), v.double()
+    )
+    # Logits of 1e5 leave float32 a step of 0.01.
+    assert out.isfinite().all()
+    assert (out - expected).abs().mean() < 0.02
+
+
+def test_layouts_do_not_matter(device):
+    q, k, v = make((2, 6, 8, 5, 7), 5, 2, torch.float32, device, short=1)
+    expected = with_grads((q, k, v), 5, 2)
+    layouts = {
+        'channels_last': lambda x: x.contiguous(
+            memory_format=torch.channels_last
+        ),
+        'transposed': lambda x: x.mT.contiguous().mT,
+        'strided': lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+        'expanded': lambda x: x[:1].expand_as(x),
+    }
+    for name, layout in layouts.items():
+        inputs = [layout(x) for x in (q, k, v)]
+        if name == 'expanded':
+            expected = with_grads(
+                sapa_upsample, [x.contiguous() for x in inputs], 5, 2
+            )
+        got = with_grads(inputs, 5, 2)
+        for x, y in zip(got, expected, strict=True):
+            assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize('empty', ['N', 'C', 'E'])
+def test_empty_inputs(empty, device):
+    sizes = [0 if name == empty else 3 for name in 'NEC'] + [4, 5]
+    inputs = make(sizes, 5, 2, torch.float32, device)
+    out, *grads = with_grads(inputs, 5, 2)
+    assert out.shape == (sizes[0], sizes[2], 8, 10)
+    for grad, x in zip(grads, inputs, strict=True):
+        assert grad.shape == x.shape
+    assert sapa_kernels(*inputs[:2]).shape == (sizes[0], 25, 8, 10)
+    if empty == 'E':  # all logits are 0
+        check_against_reference(inputs, 5, 2)
+
+
+def test_batches_are_independent(device):
+    q, k, v = make((5, 4, 6, 7, 6), 5, 2, torch.float32, device)
+    together = with_grads((q, k, v), 5, 2)
+    for i in range(5):
+        one = [x[i : i + 1] for x in (q, k, v)]
+        assert torch.equal(sapa_upsample(*one), together[0][i : i + 1])
+
+
+def test_backward_is_deterministic(device):
+    inputs = make((3, 9, 21, 24, 33), 5, 2, torch.float32, device)
+    first = with_grads(inputs, 5, 2)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            again = with_grads(inputs, 5, 2)
+            for x, y in zip(first, again, strict=True):
+                assert torch.equal(x, y)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_not_a_number_stays_where_it_is(device):
+    q, k, v = make((1, 4, 4, 12, 40), 5, 2, torch.float32, device)
+    v[0, 0, 3, 20] = float('nan')
+    out = sapa_upsample(q, k, v)
+    touched = torch.zeros(24, 80, dtype=torch.bool, device=device)
+    touched[2:12, 36:46] = True
+    assert torch.equal(out[0, 0].isnan(), touched)
+    assert not out[0, 1:].isnan().any()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') < 20 << 30,
+    reason='needs 20 GiB of memory',
+)
+def test_more_than_2_to_the_31_elements(device):
+    channels, side = 2080, 1024
+    value = torch.zeros(1, channels, side // 2, side // 2, dtype=torch.int16)
+    value = value.view(torch.bfloat16).to(device)
+    value[0, -1, -1, -1] = 3
+    query = torch.zeros(1, 1, side, side, dtype=value.dtype, device=device)
+    key = torch.zeros_like(value[:, :1])
+    out = sapa_upsample(query, key, value, 1, 2)
+    assert out.numel() > 2**31
+    assert out[0, -1, -2:, -2:].eq(3).all()
+    assert out[0, -1].sum() == 12
+    assert out[0, 0].eq(0).all()
+
+
+# ---- errors ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'words'),
+    [
+        (dict(query='q'), TypeError, 'query as a torch.Tensor, got str'),
+        (dict(query=torch.zeros(4, 4)), ValueError, r'got \[4, 4\]'),
+        (dict(key=torch.zeros(1, 4, 4, 4).int()), TypeError, 'torch.int32'),
+        (dict(key=torch.zeros(1, 3, 4, 4)), ValueError, 'same N and E'),
+        (dict(key=torch.zeros(2, 4, 4, 4)), ValueError, 'same N and E'),
+        (dict(value=torch.zeros(1, 2, 4, 5)), ValueError, 'same N, H and W'),
+        (dict(value=torch.zeros(2, 2, 4, 4)), ValueError, 'same N, H and W'),
+        (
+            dict(value=torch.zeros(1, 2, 4, 4).double()),
+            ValueError,
+            'float32 and value of torch.float64',
+        ),
+        (
+            dict(value=torch.zeros(1, 2, 4, 4, device='meta')),
+            ValueError,
+            'query on cpu and value on meta',
+        ),
+        (dict(kernel_size=4), ValueError, 'odd kernel_size.*got 4'),
+        (dict(kernel_size=0), ValueError, 'kernel_size >= 1, got 0'),
+        (dict(kernel_size=5.0), TypeError, 'as an int, got float'),
+        (dict(scale_factor=0), ValueError, 'scale_factor >= 1, got 0'),
+        (dict(scale_factor=True), TypeError, 'as an int, got bool'),
+        (dict(scale_factor=3), ValueError, r'3 times.*\[8, 8\] for \[4, 4\]'),
+        (
+            dict(
+                query=torch.zeros(1, 4, 4, 4),
+                key=torch.zeros(1, 4, 8, 8),
+                value=torch.zeros(1, 4, 8, 8),
+            ),
+            ValueError,
+            'swapped',
+        ),
+    ],
+)
+def test_bad_arguments_are_named(change, error, words):
+    arguments = dict(
+        query=torch.zeros(1, 4, 8, 8),
+        key=torch.zeros(1, 4, 4, 4),
+        value=torch.zeros(1, 2, 4, 4),
+        kernel_size=5,
+        scale_factor=2,
+    )
+    sapa_upsample(**arguments)
+    arguments.update(change)
+    with pytest.raises(error, match=words):
+        sapa_upsample(**arguments)
+    if 'value' not in change:
+        del arguments['value']
+        with pytest.raises(error, match=words):
+            sapa_kernels(**arguments)
+
+
+def test_the_operator_itself_refuses_what_would_crash(device):
+    q, k, v = make((1, 4, 2, 4, 4), 5, 2, torch.float32, device)
+    op = torch.ops.mmsapa.sapa_upsample
+    backward = torch.ops.mmsapa.sapa_upsample_backward
+    for arguments in (
+        (q[..., :3], k, v, 5, 2),
+        (q, k[:, :2], v, 5, 2),
+        (q, k, v[..., :3], 5, 2),
+        (q, k, v.double(), 5, 2),
+        (q, k, v, 4, 2),
+        (q, k, v, 5, 0),
+    ):
+        with pytest.raises(RuntimeError, match='expected'):
+            op(*arguments)
+    with pytest.raises(RuntimeError, match='expected a gradient'):
+        backward(q[:, :1], q, k, v, 5, 2, [True] * 3)

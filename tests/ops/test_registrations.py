@@ -1,0 +1,240 @@
+"""The operator inside PyTorch: autograd, compile, autocast, counters."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmsapa
+from mmsapa.ops import sapa_kernels, sapa_upsample, sapa_upsample_reference
+
+from .test_functional import make
+
+FUNCTIONS = {
+    'sapa_upsample': (sapa_upsample, 3),
+    'sapa_kernels': (sapa_kernels, 2),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def function(request):
+    return FUNCTIONS[request.param]
+
+
+def test_gradcheck(function, device):
+    function, count = function
+    for kernel_size, scale in ((3, 2), (5, 1), (1, 3)):
+        inputs = make(
+            (2, 2, 2, 3, 4), kernel_size, scale, torch.float64, device, 1
+        )[:count]
+        inputs = [x.requires_grad_() for x in inputs]
+        assert torch.autograd.gradcheck(
+            lambda *x, k=kernel_size, s=scale: function(*x, k, s), inputs
+        )
+
+
+@pytest.mark.parametrize('wanted', range(1, 8))
+def test_gradients_flow_only_where_they_are_asked(wanted, device):
+    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float64, device)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    everything = torch.autograd.grad(
+        sapa_upsample(*leaves).sin().sum(), leaves
+    )
+    leaves = [
+        x.requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)
+    ]
+    sapa_upsample(*leaves).sin().sum().backward()
+    for leaf, grad in zip(leaves, everything, strict=True):
+        if leaf.requires_grad:
+            torch.testing.assert_close(leaf.grad, grad)
+        else:
+            assert leaf.grad is None
+
+
+def test_second_derivative_is_refused(function, device):
+    function, count = function
+    inputs = [
+        x.requires_grad_()
+        for x in make((1, 2, 2, 3, 3), 3, 2, torch.float64, device)[:count]
+    ]
+    out = function(*inputs, 3, 2).square().sum()
+    (grad,) = torch.autograd.grad(out, inputs[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        grad.sum().backward()
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.library, 'opcheck'),
+    reason='torch.library.opcheck came with torch 2.4',
+)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_opcheck(function, dtype, device):
+    function, count = function
+    op = getattr(torch.ops.mmsapa, function.__name__).default
+    for sizes in ((2, 3, 4, 5, 6), (1, 1, 1, 1, 1)):
+        inputs = [
+            x.requires_grad_()
+            for x in make(sizes, 5, 2, dtype, device, 1)[:count]
+        ]
+        torch.library.opcheck(op, (*inputs, 5, 2))
+
+
+# Inductor once, with a C++ compiler; aot_eager traces as much, and is quick.
+@pytest.mark.parametrize(
+    ('backend', 'dynamic'),
+    [('inductor', False), ('aot_eager', False), ('aot_eager', True)],
+)
+def test_compiles_as_one_graph(backend, dynamic, function, device):
+    function, count = function
+
+    def double(*inputs):
+        return 2 * function(*(x * 1 for x in inputs))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        double, fullgraph=True, dynamic=dynamic, backend=backend
+    )
+    for sizes in ((1, 3, 4, 5, 6), (2, 3, 4, 6, 8)):
+        inputs = [
+            x.requires_grad_()
+            for x in make(sizes, 5, 2, torch.float32, device)[:count]
+        ]
+        for f, g in (
+            (compiled, double),
+            (
+                lambda *x: torch.autograd.grad(compiled(*x).sin().sum(), x),
+                lambda *x: torch.autograd.grad(double(*x).sin().sum(), x),
+            ),
+        ):
+            torch.testing.assert_close(f(*inputs), g(*inputs))
+
+
+def test_compiles_under_autocast(device):
+    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)
+    compiled = torch.compile(
+        sapa_upsample, fullgraph=True, backend='aot_eager'
+    )
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(compiled(*inputs), sapa_upsample(*inputs))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_takes_any_mixture(function, dtype, device):
+    function, count = function
+    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)[:count]
+    cast = [x.to(dtype) for x in inputs]
+    expected = function(*cast)
+    mixed = [inputs[0].requires_grad_(), *cast[1:]]
+    with torch.autocast(device, dtype):
+        out = function(*mixed)
+        assert out.dtype == dtype
+        assert torch.equal(out, expected)
+    out.float().sum().backward()
+    assert inputs[0].grad.dtype == torch.float32
+    with torch.autocast(device, dtype):
+        double = [x.double() for x in inputs]
+        assert function(*double).dtype == torch.float64
+
+
+def test_meta_tensors_give_shapes(function):
+    function, count = function
+    inputs = make((2, 3, 7, 5, 6), 5, 2, torch.float16, 'meta', 1)[:count]
+    inputs = [x.requires_grad_() for x in inputs]
+    out = function(*inputs)
+    assert out.shape == (2, 7 if count == 3 else 25, 9, 11)
+    assert out.dtype == torch.float16
+    grads = torch.autograd.grad(out.sum(), inputs)
+    for x, grad in zip(inputs, grads, strict=True):
+        assert x.shape == grad.shape
+
+
+def test_torch_counts_flops(device):
+    """Two for each multiply-accumulate; sapa.md counts K^2 (E + C) a pixel."""
+    q, k, v = make((2, 8, 12, 5, 6), 5, 2, torch.float32, device, 1)
+    pixels = 2 * 9 * 11
+    with FlopCounterMode(display=False) as counter:
+        sapa_upsample(q, k, v)
+    assert counter.get_total_flops() == 2 * pixels * 25 * (8 + 12)
+    with FlopCounterMode(display=False) as counter:
+        sapa_kernels(q, k)
+    assert counter.get_total_flops() == 2 * pixels * 25 * 8
+    with FlopCounterMode(display=False) as counter:
+        sapa_upsample(q.requires_grad_(), k, v).sum().backward()
+    assert counter.get_total_flops() == 2 * pixels * 25 * (4 * 8 + 3 * 12)
+
+
+def test_mmengine_counts_flops():
+    analysis = pytest.importorskip('mmengine.analysis')
+
+    class Model(torch.nn.Module):
+        def forward(self, q, k, v):
+            return sapa_upsample(q, k, v), sapa_kernels(q, k, 3)
+
+    inputs = tuple(make((2, 8, 12, 5, 6), 5, 2, torch.float32, 'cpu', 1))
+    flops = analysis.FlopAnalyzer(Model(), inputs).total()
+    assert flops == 2 * 9 * 11 * (25 * (8 + 12) + 9 * 8)
+
+
+def run_without(tmp_path, hidden, code):
+    """Run code where some installed packages cannot be found."""
+    site = tmp_path / 'site'
+    site.mkdir()
+    (site / 'mmsapa').mkdir()
+    for package in Path(mmsapa.__file__).parent.iterdir():
+        if not package.name.startswith(('_C', '__pycache__')):
+            (site / 'mmsapa' / package.name).symlink_to(package)
+    for package in Path(torch.__file__).parents[1].iterdir():
+        if not package.name.startswith(('mmsapa', *hidden)):
+            (site / package.name).symlink_to(package)
+    result = subprocess.run(
+        [sys.executable, '-S', '-c', textwrap.dedent(code)],
+        cwd=tmp_path,  # the clone has mmsapa too
+        env=dict(PYTHONPATH=str(site), PATH=''),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_works_without_openmmlab_and_without_compiled_kernels(tmp_path):
+    out = run_without(
+        tmp_path,
+        ('mm', '__editable__'),
+        """
+        import warnings, torch
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            from mmsapa.ops import sapa_upsample, sapa_upsample_reference
+            q, k, v = (torch.randn(1, 3, s, s) for s in (8, 4, 4))
+            for x in (q, k, v):
+                x.requires_grad_()
+            for _ in range(2):
+                out = sapa_upsample(q, k, v)
+                out.sum().backward()
+        same = torch.testing.assert_close
+        same(out, sapa_upsample_reference(q, k, v))
+        with torch.inference_mode():
+            same(out, sapa_upsample(q, k, v))
+        with torch.autocast('cpu', torch.bfloat16):
+            assert sapa_upsample(q, k, v).dtype == torch.bfloat16
+        words = [str(w.message) for w in caught if 'mmsapa' in str(w.message)]
+        assert len(words) == 1 and 'reference serves' in words[0], words
+        import sys
+        assert 'mmengine' not in sys.modules
+        print('fine')
+        """,
+    )
+    assert out == 'fine\n'
+
+
+def test_reference_is_differentiable_twice():
+    inputs = make((1, 2, 2, 2, 3), 3, 2, torch.float64, 'cpu')
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradgradcheck(
+        lambda *x: sapa_upsample_reference(*x, 3, 2), inputs
+    )
