@@ -1,0 +1,5 @@
+"""Necks for MMDetection."""
+
+from .fpn import FPN
+
+__all__ = ['FPN']

@@ -1,0 +1,22 @@
+"""Where ``type='mmsapa.…'`` of a config is looked up, from any scope."""
+
+from importlib.util import find_spec
+
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+# Heads for MMSegmentation and necks for MMDetection: neither library needs
+# the other, and a broken import of one that is there must be heard.
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmsapa',
+    locations=[
+        location
+        for library, location in (
+            ('mmseg', 'mmsapa.seg'),
+            ('mmdet', 'mmsapa.det'),
+        )
+        if find_spec(library)
+    ],
+)

@@ -1,0 +1,25 @@
+"""mmengine's FLOPs counter, and so every get_flops.py, learns the operator.
+
+The counter has no public place for a handle of all its instances.
+"""
+
+from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS
+from mmengine.analysis.jit_handles import get_shape
+
+from ..ops.registrations import multiply_accumulates
+
+
+def _upsample(inputs, outputs):
+    query, _, value, kernel_size = inputs[:4]
+    return multiply_accumulates(
+        get_shape(query), get_shape(value)[1], kernel_size.toIValue()
+    )
+
+
+def _kernels(inputs, outputs):
+    query, _, kernel_size = inputs[:3]
+    return multiply_accumulates(get_shape(query), 0, kernel_size.toIValue())
+
+
+_DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_upsample'] = _upsample
+_DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_kernels'] = _kernels

@@ -1,0 +1,204 @@
+"""The SAPA layer in its three variants."""
+
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..ops import sapa_upsample
+
+# Parameter names of the authors' modules (y is the guide there), and ours.
+_AUTHORS_NAMES = {
+    'norm_y': 'norm_guide',
+    'q': 'query',
+    'qy': 'query',
+    'qx': 'query_x',
+    'k': 'key',
+}
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map, pixel by pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, a Tensor[N, C, H, W]."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@MODELS.register_module('sapa')
+class SAPA(BaseModule):
+    """Similarity-aware point affiliation, an upsample layer with a guide.
+
+    Every pixel of the guide compares itself with the window of ``x`` around
+    it and takes the mean of what it finds there, weighted by similarity
+    (https://arxiv.org/abs/2209.12866, section 3). Guide and ``x`` are each
+    normalised over channels; what is averaged is the raw ``x``.
+
+    ======= ================================ ================
+    variant query                            key
+    ======= ================================ ================
+    ``I``   guide (inner product)            x
+    ``B``   projected guide (bilinear form)  projected x
+    ``G``   as ``B``, mixed by a gate with   projected x
+            a projection of the raw x
+    ======= ================================ ================
+
+    Args:
+        in_channels (int): Channels of ``x``.
+        guide_channels (int, optional): Channels of the guide, 3 for an
+            image. Default: ``in_channels``.
+        variant (str): ``'I'``, ``'B'`` or ``'G'``; ``'I'`` needs as many
+            guide channels as input channels. Default: ``'G'``.
+        embed_dims (int): Channels of queries and keys; ``'I'`` has no
+            embedding and takes no notice of it. Default: 32.
+        kernel_size (int): Side of the window in pixels of ``x``, odd.
+            Default: 5.
+        scale_factor (int): Size of the guide over size of ``x``. Default: 2.
+        init_cfg (dict, optional): As in every mmengine BaseModule.
+
+    Raises:
+        ValueError: If the variant is unknown, or ``'I'`` is asked to compare
+            maps of different channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        guide_channels: int | None = None,
+        variant: str = 'G',
+        embed_dims: int = 32,
+        kernel_size: int = 5,
+        scale_factor: int = 2,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        guide_channels = guide_channels or in_channels
+        if variant not in ('I', 'B', 'G'):
+            raise ValueError(
+                f"SAPA: expected variant 'I', 'B' or 'G', got {variant!r}."
+            )
+        if variant == 'I' and guide_channels != in_channels:
+            raise ValueError(
+                "SAPA: variant 'I' compares guide and x as they are and "
+                'expects as many channels in both, got guide_channels='
+                f'{guide_channels} and in_channels={in_channels}; take '
+                "variant 'B' or 'G', which project them."
+            )
+        self.in_channels = in_channels
+        self.guide_channels = guide_channels
+        self.variant = variant
+        self.embed_dims = in_channels if variant == 'I' else embed_dims
+        self.kernel_size = kernel_size
+        self.scale_factor = scale_factor
+
+        self.norm_guide = ChannelNorm(guide_channels)
+        self.norm_x = ChannelNorm(in_channels)
+        if variant != 'I':
+            self.query = nn.Conv2d(guide_channels, embed_dims, 1)
+            self.key = nn.Conv2d(in_channels, embed_dims, 1)
+        if variant == 'G':
+            self.query_x = nn.Conv2d(in_channels, embed_dims, 1)
+            self.gate = nn.Conv2d(in_channels, 1, 1)
+        self.init_weights()
+
+    def init_weights(self):
+        """Initialise as the authors do: projections N(0, 0.02^2), bias 0.
+
+        Parents' ``init_cfg`` reach every convolution below them; mmengine
+        calls this one afterwards.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        if self.init_cfg:
+            super().init_weights()
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Upsample ``x`` to the size of its guide.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): Decoder feature, low
+                resolution.
+            guide (Tensor[N, guide_channels, Hq, Wq]): What the result is
+                about to be merged with, usually the encoder feature of that
+                resolution; (H - 1) * s < Hq <= H * s, and Wq likewise.
+
+        Returns:
+            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
+
+        Raises:
+            TypeError: If there is no guide.
+            ValueError: If channels or sizes do not fit together.
+        """
+        self._check(x, guide)
+        normed_x, query = self.norm_x(x), self.norm_guide(guide)
+        key = normed_x
+        if self.variant != 'I':
+            query, key = self.query(query), self.key(key)
+        if self.variant == 'G':
+            # Projected first, upsampled then: the same, and s * s cheaper.
+            gate = self._nearest(self.gate(normed_x).sigmoid(), guide)
+            query_x = self._nearest(self.query_x(x), guide)
+            query = gate * query + (1 - gate) * query_x
+        return sapa_upsample(
+            query, key, x, self.kernel_size, self.scale_factor
+        )
+
+    def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=self.scale_factor, mode='nearest')
+        return x[..., : guide.shape[2], : guide.shape[3]]
+
+    def _check(self, x: Tensor, guide: Tensor | None):
+        if guide is None:
+            raise TypeError(
+                'SAPA: expected two maps, layer(x, guide), got x alone; the '
+                'guide is the high-resolution map that the result will be '
+                'added to or concatenated with.'
+            )
+        if x.dim() != 4 or guide.dim() != 4:
+            raise ValueError(
+                'SAPA: expected x and guide of shape [N, C, H, W], got '
+                f'{list(x.shape)} and {list(guide.shape)}.'
+            )
+        swapped = ''
+        if x.shape[2] > guide.shape[2] or x.shape[3] > guide.shape[3]:
+            swapped = ' Are x and guide swapped?'
+        channels = (x.shape[1], guide.shape[1])
+        if channels != (self.in_channels, self.guide_channels):
+            raise ValueError(
+                f'SAPA: expected x with {self.in_channels} channels and a '
+                f'guide with {self.guide_channels}, got {list(x.shape)} and '
+                f'{list(guide.shape)}.{swapped}'
+            )
+        s = self.scale_factor
+        for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
+            if not (low - 1) * s < high <= low * s:
+                raise ValueError(
+                    f'SAPA: expected a guide {s} times the size of x (up to '
+                    f'{s - 1} pixels less), got {list(guide.shape[2:])} for '
+                    f'{list(x.shape[2:])}.{swapped}'
+                )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """Take the authors' names, and their Linear for our 1x1 Conv2d."""
+        for name in [n for n in state_dict if n.startswith(prefix)]:
+            module, dot, rest = name[len(prefix) :].partition('.')
+            ours = f'{prefix}{_AUTHORS_NAMES.get(module, module)}{dot}{rest}'
+            tensor = state_dict.pop(name)
+            if tensor.dim() == 2:
+                tensor = tensor[:, :, None, None]
+            state_dict[ours] = tensor
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """What tells one SAPA from another."""
+        return (
+            f'{self.in_channels}, guide_channels={self.guide_channels}, '
+            f'variant={self.variant!r}, embed_dims={self.embed_dims}, '
+            f'kernel_size={self.kernel_size}, '
+            f'scale_factor={self.scale_factor}'
+        )

@@ -1,0 +1,185 @@
+"""Every config parses, builds, trains a step and predicts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData, PixelData
+from torch.utils.flop_counter import FlopCounterMode
+
+from .upsamplers.test_sapa import expected_macs
+
+ROOT = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(
+    str(path.relative_to(ROOT))
+    for path in ROOT.glob('*/*.py')
+    if '_base_' not in path.parts
+)
+SEGFORMER = 'segformer/segformer_mit-b1_sapa-{}_1xb16-160k_ade20k-512x512.py'
+FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
+
+
+def load(config, scope):
+    cfg = Config.fromfile(ROOT / config)
+    pytest.importorskip(cfg.default_scope)
+    scope(cfg.default_scope)
+    cfg.model.backbone.init_cfg = None  # no download
+    return cfg
+
+
+def segmentation_sample(height, width):
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(
+        metainfo=dict(
+            ori_shape=(height, width),
+            img_shape=(height, width),
+            pad_shape=(height, width),
+        )
+    )
+    truth = torch.randint(0, 5, (1, height, width))
+    sample.gt_sem_seg = PixelData(data=truth)
+    return sample
+
+
+def detection_sample(height, width):
+    from mmdet.structures import DetDataSample
+
+    sample = DetDataSample(
+        metainfo=dict(
+            ori_shape=(height, width),
+            img_shape=(height, width),
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[5.0, 5, 40, 40], [20, 30, 90, 60]]),
+        labels=torch.tensor([0, 1]),
+    )
+    return sample
+
+
+def batch(library, height=64, width=96):
+    make = segmentation_sample if library == 'mmseg' else detection_sample
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    return dict(
+        inputs=list(images),
+        data_samples=[make(height, width) for _ in range(2)],
+    )
+
+
+def training_loss(model, data):
+    data = model.data_preprocessor(data, training=True)
+    losses = model(**data, mode='loss')
+    return model.parse_losses(losses)[0]
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_trains_and_predicts(config, scope, device):
+    cfg = load(config, scope)
+    # The data's crop is the preprocessor's size, too large for a test.
+    cfg.model.data_preprocessor.pop('size', None)
+    if cfg.default_scope == 'mmseg':
+        cfg.model.data_preprocessor.size_divisor = 32
+    model = MODELS.build(cfg.model).to(device)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+
+    model.train()
+    loss = training_loss(model, batch(cfg.default_scope))
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+    changed = {
+        name
+        for name, p in model.named_parameters()
+        if not torch.equal(p, before[name])
+    }
+    upsamplers = {name for name in before if 'upsamplers' in name}
+    assert upsamplers and upsamplers <= changed
+
+    model.eval()
+    # Not a multiple of anything, as ADE20K's images are.
+    data = batch(cfg.default_scope, 75, 101)
+    results = model.test_step(data)
+    assert len(results) == 2
+    if cfg.default_scope == 'mmseg':
+        assert results[0].pred_sem_seg.data.shape == (1, 75, 101)
+    else:
+        assert results[0].pred_instances.bboxes.shape[1] == 4
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_trains_under_autocast(config, scope, device):
+    cfg = load(config, scope)
+    cfg.model.data_preprocessor.pop('size', None)
+    model = MODELS.build(cfg.model).to(device).train()
+    with torch.autocast(device, torch.bfloat16):
+        loss = training_loss(model, batch(cfg.default_scope))
+    loss.backward()
+    assert loss.isfinite()
+    for name, p in model.named_parameters():
+        if 'upsamplers' in name:
+            assert p.grad is not None and p.grad.isfinite().all(), name
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ('variant', 'more'),
+    [
+        # Six modules of 256 channels, sapa.md section 1.
+        ('i', 6 * 4 * 256),
+        ('b', 104_832),
+        ('g', 104_832 + 6 * (32 * 256 + 32 + 256 + 1)),
+    ],
+)
+def test_parameters_added_to_segformer(variant, more, scope):
+    cfg = load(SEGFORMER.format(variant), scope)
+    model = MODELS.build(cfg.model)
+    cfg.model.decode_head.upsample_cfg = dict(type='bilinear')
+    assert parameters(model) - parameters(MODELS.build(cfg.model)) == more
+
+
+@pytest.mark.parametrize(
+    ('variant', 'more'),
+    [
+        ('i', 3 * 4 * 256),
+        ('b', 104_832 // 2),
+        ('g', 104_832 // 2 + 3 * (32 * 256 + 32 + 256 + 1)),
+    ],
+)
+def test_parameters_added_to_faster_rcnn(variant, more, scope):
+    cfg = load(FASTER_RCNN.format(variant), scope)
+    model = MODELS.build(cfg.model)
+    cfg.model.neck.upsample_cfg = dict(type='nearest')
+    assert parameters(model) - parameters(MODELS.build(cfg.model)) == more
+
+
+@pytest.mark.parametrize('variant', ['i', 'b', 'g'])
+def test_flops_added_to_segformer(variant, scope):
+    """Six modules by sapa.md's formulas, one for each low-res map."""
+    cfg = load(SEGFORMER.format(variant), scope)
+    inputs = [
+        torch.randn(1, c, 128 // s, 128 // s)
+        for c, s in ((64, 4), (128, 8), (320, 16), (512, 32))
+    ]
+    counts = []
+    for upsample_cfg in (
+        cfg.model.decode_head.upsample_cfg,
+        dict(type='bilinear'),
+    ):
+        cfg.model.decode_head.upsample_cfg = upsample_cfg
+        head = MODELS.build(cfg.model).decode_head.eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            head(inputs)
+        # torch's counter takes a multiply-accumulate for two.
+        counts.append(counter.get_total_flops() // 2)
+    assert counts[0] - counts[1] == sum(
+        expected_macs(variant.upper(), (128 // stride) ** 2, 256, 256)
+        for stride in (8, 8, 8, 16, 16, 32)
+    )
