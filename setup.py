@@ -1,0 +1,150 @@
+# Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+"""Builds mmsapa and its operators with the PyTorch that is installed."""
+
+import os
+import re
+import shutil
+import sys
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError:
+    torch = None
+
+NO_TORCH = (
+    'mmsapa compiles its operators with the PyTorch that is installed, and '
+    f'no torch can be imported by {sys.executable} in this build: install '
+    'torch first, then run `pip install --no-build-isolation .` (without '
+    '--no-build-isolation pip builds in an empty environment, where torch '
+    'is not importable).'
+)
+NO_COMPILER = (
+    'mmsapa compiles its operators, and no C++ compiler was found: install '
+    'one (Debian: apt install g++) or name it in CXX.'
+)
+
+
+def read_version():
+    """Read the version without importing the package."""
+    text = Path('mmsapa/__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'", text, re.M).group(1)
+
+
+def wants_cuda():
+    """Decide whether the CUDA operators are built.
+
+    Returns:
+        bool: What ``FORCE_CUDA`` says where it is set (1 or 0), otherwise
+        whether PyTorch is a CUDA build and a CUDA toolkit is there.
+    """
+    force = os.environ.get('FORCE_CUDA', '')
+    if force == '0':
+        return False
+    is_cuda_torch = torch.version.cuda is not None
+    has_toolkit = cpp_extension.CUDA_HOME is not None
+    if force == '1' and not is_cuda_torch:
+        raise SystemExit(
+            f'FORCE_CUDA=1 is set, but PyTorch {torch.__version__} is not a '
+            'CUDA build: install one that is, or unset FORCE_CUDA to build '
+            'the CPU operators.'
+        )
+    if force == '1' and not has_toolkit:
+        raise SystemExit(
+            'FORCE_CUDA=1 is set, but no CUDA toolkit was found: put its '
+            'nvcc on PATH or name its folder in CUDA_HOME.'
+        )
+    return is_cuda_torch and has_toolkit
+
+
+def make_extension():
+    """Describe the one shared library that holds all operators."""
+    sources = sorted(glob('csrc/*.cpp') + glob('csrc/cpu/*.cpp'))
+    if torch is None:
+        # Never built; it is here so that BuildOps runs and says why.
+        return Extension('mmsapa._C', sources)
+    kind = cpp_extension.CppExtension
+    # GCC's -fopenmp is what makes at::parallel_for parallel. It is left out
+    # at link time, so that the threads come from the OpenMP library PyTorch
+    # has already loaded and torch.set_num_threads rules them.
+    flags = {'cxx': ['-O3', '-g0']}
+    if sys.platform == 'linux':
+        flags['cxx'].append('-fopenmp')
+    if wants_cuda():
+        kind = cpp_extension.CUDAExtension
+        sources += sorted(glob('csrc/cuda/*.cu') + glob('csrc/cuda/*.cpp'))
+        flags['nvcc'] = ['-O3']
+    return kind(
+        'mmsapa._C',
+        sources,
+        include_dirs=[os.path.abspath('csrc')],
+        depends=glob('csrc/**/*.h', recursive=True)
+        + glob('csrc/**/*.cuh', recursive=True),
+        extra_compile_args=flags,
+    )
+
+
+class BuildOps(build_ext if torch is None else cpp_extension.BuildExtension):
+    """PyTorch's build with plain words for what is missing."""
+
+    def finalize_options(self):
+        """Keep the object files of every PyTorch apart."""
+        super().finalize_options()
+        if torch is not None:
+            # An editable install would build in a temporary folder, and
+            # ninja does not notice that PyTorch itself has changed.
+            python = sys.implementation.cache_tag
+            self.build_temp = os.path.abspath(
+                f'build/temp-{python}-torch{torch.__version__}'
+            )
+            # Without this a library built against another PyTorch, or
+            # without CUDA, passes as up to date.
+            self.force = True
+
+    def run(self):
+        """Check what a build needs, then build."""
+        if torch is None:
+            raise SystemExit(NO_TORCH)
+        # PyTorch compiles with $CXX or c++ and setuptools links with g++.
+        compilers = [os.environ['CXX']] if os.environ.get('CXX') else []
+        for compiler in compilers or ['c++', 'g++']:
+            if not shutil.which(compiler.split()[0]):
+                raise SystemExit(NO_COMPILER)
+        super().run()
+
+
+setup(
+    name='mmsapa',
+    version=read_version(),
+    description='SAPA upsampling for MMSegmentation and MMDetection',
+    long_description=Path('README.md').read_text(encoding='utf-8')
+    if Path('README.md').exists()
+    else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmsapa', 'mmsapa.*']),
+    # torch, mmcv, mmengine, mmseg and mmdet are missing on purpose: pip
+    # would put its own choice in place of the builds and forks that are
+    # installed. The extras name them for those who want pip to fetch them.
+    install_requires=[],
+    extras_require={
+        'seg': [
+            'mmengine>=0.10',
+            'mmcv>=2.0.0rc4,<2.2',
+            'mmsegmentation>=1.2',
+            'ftfy',
+            'regex',
+        ],
+        'det': ['mmengine>=0.10', 'mmcv>=2.0.0rc4,<2.2', 'mmdet>=3.3'],
+        'dev': ['pytest', 'ruff', 'clang-format', 'ninja'],
+    },
+    ext_modules=[make_extension()],
+    cmdclass={'build_ext': BuildOps},
+    zip_safe=False,
+)
