@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -183,3 +186,32 @@ def test_flops_added_to_segformer(variant, scope):
         expected_macs(variant.upper(), (128 // stride) ** 2, 256, 256)
         for stride in (8, 8, 8, 16, 16, 32)
     )
+
+
+def test_an_image_of_ade20k_goes_end_to_end(tmp_path, scope):
+    """683 x 512: neither the image nor its feature maps halve evenly."""
+    cfg = load(SEGFORMER.format('g'), scope)
+    for folder, pixels, ending in (
+        ('images', np.random.randint(0, 256, (512, 683, 3)), 'jpg'),
+        ('annotations', np.random.randint(0, 151, (512, 683)), 'png'),
+    ):
+        (tmp_path / folder / 'validation').mkdir(parents=True)
+        path = tmp_path / folder / 'validation' / f'ADE_val_00000001.{ending}'
+        cv2.imwrite(str(path), pixels.astype(np.uint8))
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.data_root = str(tmp_path)
+    seen = []
+    runner = Runner.from_cfg(cfg)
+    for row in runner.model.decode_head.upsamplers:
+        for slot in row:
+            slot.register_forward_hook(
+                lambda module, inputs, out: seen.append(out.shape[2:])
+            )
+    assert 0 <= runner.test()['mIoU'] < 5
+    # Resized up to 512 x 704, a multiple of 32.
+    assert set(seen) == {(32, 44), (64, 88), (128, 176)}
+    seen.clear()
+    with torch.no_grad():
+        runner.model(torch.randn(1, 3, 512, 683))
+    assert set(seen) == {(32, 43), (64, 86), (128, 171)}
