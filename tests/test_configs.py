@@ -29,6 +29,10 @@ def load(config, scope):
     pytest.importorskip(cfg.default_scope)
     scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None  # no download
+    if cfg.default_scope == 'mmseg':
+        # Not the crop of the training data, which is large for a test.
+        cfg.model.data_preprocessor.size = None
+        cfg.model.data_preprocessor.size_divisor = 32
     return cfg
 
 
@@ -79,29 +83,28 @@ def training_loss(model, data):
     return model.parse_losses(losses)[0]
 
 
+def assert_upsamplers_learn(model):
+    grads = {
+        name: p.grad
+        for name, p in model.named_parameters()
+        if 'upsamplers' in name
+    }
+    assert grads
+    for name, grad in grads.items():
+        assert grad.isfinite().all() and grad.abs().sum() > 0, name
+
+
 @pytest.mark.parametrize('config', CONFIGS)
 def test_trains_and_predicts(config, scope, device):
     cfg = load(config, scope)
-    # The data's crop is the preprocessor's size, too large for a test.
-    cfg.model.data_preprocessor.pop('size', None)
-    if cfg.default_scope == 'mmseg':
-        cfg.model.data_preprocessor.size_divisor = 32
     model = MODELS.build(cfg.model).to(device)
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     model.train()
     loss = training_loss(model, batch(cfg.default_scope))
     loss.backward()
-    optimizer.step()
     assert loss.isfinite()
-    changed = {
-        name
-        for name, p in model.named_parameters()
-        if not torch.equal(p, before[name])
-    }
-    upsamplers = {name for name in before if 'upsamplers' in name}
-    assert upsamplers and upsamplers <= changed
+    assert_upsamplers_learn(model)
+    optimizer.step()
 
     model.eval()
     # Not a multiple of anything, as ADE20K's images are.
@@ -117,15 +120,19 @@ def test_trains_and_predicts(config, scope, device):
 @pytest.mark.parametrize('config', CONFIGS)
 def test_trains_under_autocast(config, scope, device):
     cfg = load(config, scope)
-    cfg.model.data_preprocessor.pop('size', None)
     model = MODELS.build(cfg.model).to(device).train()
-    with torch.autocast(device, torch.bfloat16):
+    autocast = torch.autocast(device, torch.bfloat16)
+    if cfg.default_scope == 'mmdet' and device == 'cpu':
+        # On a CPU mmcv's NMS takes no bfloat16: the heads stay in float32.
+        extract_feat = autocast(model.extract_feat)
+        model.extract_feat = lambda x: [f.float() for f in extract_feat(x)]
         loss = training_loss(model, batch(cfg.default_scope))
+    else:
+        with autocast:
+            loss = training_loss(model, batch(cfg.default_scope))
     loss.backward()
     assert loss.isfinite()
-    for name, p in model.named_parameters():
-        if 'upsamplers' in name:
-            assert p.grad is not None and p.grad.isfinite().all(), name
+    assert_upsamplers_learn(model)
 
 
 def parameters(model):

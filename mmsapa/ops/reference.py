@@ -23,9 +23,14 @@ def _windows(x: Tensor, kernel_size: int) -> Tensor:
     Returns:
         Tensor[N, C, K*K, H, W]: Windows, row-major.
     """
-    n, c, h, w = x.shape
-    windows = F.unfold(x, kernel_size, padding=kernel_size // 2)
-    return windows.view(n, c, kernel_size**2, h, w)
+    h, w = x.shape[2:]
+    padded = F.pad(x, [kernel_size // 2] * 4)
+    shifts = [
+        padded[..., i : i + h, j : j + w]
+        for i in range(kernel_size)
+        for j in range(kernel_size)
+    ]
+    return torch.stack(shifts, 2)
 
 
 def _to_queries(x: Tensor, scale_factor: int, size: tuple) -> Tensor:
@@ -49,10 +54,6 @@ def sapa_kernels_reference(
 ) -> Tensor:
     """What :func:`mmsapa.ops.sapa_kernels` computes, in plain PyTorch."""
     dtype = _accumulate_dtype(query.dtype)
-    if query.shape[0] == 0:  # F.unfold takes no empty batch
-        n, _, hq, wq = query.shape
-        shape = (n, kernel_size**2, hq, wq)
-        return (query.sum() + key.sum()) * query.new_ones(shape)
     windows = _to_queries(
         _windows(key.to(dtype), kernel_size), scale_factor, query.shape[-2:]
     )
@@ -72,10 +73,6 @@ def sapa_upsample_reference(
     weights = sapa_kernels_reference(
         query.to(dtype), key.to(dtype), kernel_size, scale_factor
     )
-    if value.shape[0] == 0 or value.shape[1] == 0:
-        n, c = value.shape[:2]
-        empty = value.new_ones((n, c, *query.shape[-2:]))
-        return ((weights.sum() + value.sum()) * empty).to(value.dtype)
     windows = _to_queries(
         _windows(value.to(dtype), kernel_size), scale_factor, query.shape[-2:]
     )
