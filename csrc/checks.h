@@ -54,17 +54,15 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
           query.size(3), kernel_size,   scale_factor};
 }
 
-// grad [N, channels, Hq, Wq], what flows back into the result.
-inline void check_grad(const at::Tensor& grad, const at::Tensor& query,
-                       int64_t channels) {
-  TORCH_CHECK(grad.dim() == 4 && grad.size(0) == query.size(0) &&
-                  grad.size(1) == channels && grad.size(2) == query.size(2) &&
-                  grad.size(3) == query.size(3) &&
-                  grad.scalar_type() == query.scalar_type() &&
-                  grad.device() == query.device(),
-              "expected a gradient of the result's size, dtype and device, "
-              "got ",
-              grad.sizes(), " of ", grad.toString());
+// What flows back into a result of these sizes.
+inline void check_gradient(const at::Tensor& grad, const at::Tensor& query,
+                           at::IntArrayRef sizes) {
+  TORCH_CHECK(grad.sizes() == sizes, "expected a gradient of size ", sizes,
+              ", got ", grad.sizes());
+  TORCH_CHECK(grad.device() == query.device() &&
+                  grad.scalar_type() == query.scalar_type(),
+              "expected a gradient of the query's device and dtype, got ",
+              grad.toString(), " and ", query.toString());
 }
 
 }  // namespace mmsapa

@@ -68,7 +68,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     std::array<bool, 3> mask) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
-  check_grad(grad, query, shape.channels);
+  check_gradient(
+      grad, query,
+      {shape.batch, shape.channels, shape.query_height, shape.query_width});
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous(), v = value.contiguous();
   auto grad_query = gradient(query, mask[0]);
@@ -113,7 +115,9 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
     int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
   const Shape shape =
       checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  check_grad(grad, query, shape.window());
+  check_gradient(
+      grad, query,
+      {shape.batch, shape.window(), shape.query_height, shape.query_width});
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous();
   auto grad_query = gradient(query, mask[0]);

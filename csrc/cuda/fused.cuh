@@ -1,0 +1,542 @@
+// Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+//
+// Kernels for one kernel size K and scale S known to the compiler.
+//
+// dot and aggregate: a block takes a tile of cells and a thread one cell with
+// its S*S queries, which share every key and value they read. The window maps
+// of the cell, S*S*K*K numbers, stay in registers; low-res channels pass by
+// in shared memory, with a halo that is 0 outside the map. The lanes of a warp
+// are neighbours in a row of cells, so that NCHW is read and written in whole
+// lines.
+//
+// gather: no two keys share a weight, so there a thread takes 4 x 4 keys of
+// several channels, and the lanes of a warp are channels.
+#pragma once
+
+#include "common.cuh"
+
+namespace mmsapa::cuda::fused {
+
+constexpr int kStaged = 8;  // channels between two barriers
+
+// S numbers to be moved at once.
+template <typename scalar_t, int S>
+struct alignas(S * sizeof(scalar_t)) Pack {
+  scalar_t lane[S];
+};
+
+// A window map in the workspace is [images, tiles_y, tiles_x, K*K, kThreads]
+// of these: the phases of a cell. It is whole, so that nobody asks what
+// exists, and a thread finds all its numbers at fixed distances.
+template <int S, typename scalar_t>
+using Phases = Pack<acc_type<scalar_t>, S * S>;
+
+// The queries of one cell in a high-res map [channels, height, width], those
+// beyond its edge reading as 0 and not being written.
+template <int S, typename scalar_t>
+class CellQueries {
+ public:
+  using acc_t = acc_type<scalar_t>;
+
+  // (y, x): the first query of the cell.
+  __device__ CellQueries(scalar_t* map, int64_t height, int64_t width,
+                         int64_t y, int64_t x)
+      : first_(map + y * width + x),
+        width_(width),
+        plane_(height * width),
+        rows_(static_cast<int>(smaller(larger(height - y, 0), S))),
+        columns_(static_cast<int>(smaller(larger(width - x, 0), S))),
+        packed_(columns_ == S && width % S == 0 &&
+                reinterpret_cast<uintptr_t>(map) % sizeof(Whole) == 0) {}
+
+  // Phases are row-major.
+  __device__ void load(int64_t channel, acc_t (&to)[S * S]) const {
+#pragma unroll
+    for (int y = 0; y < S; ++y) {
+      const scalar_t* row = first_ + channel * plane_ + y * width_;
+      Whole whole = {};
+      if (packed_) {
+        if (y < rows_) whole = *reinterpret_cast<const Whole*>(row);
+      } else {
+#pragma unroll
+        for (int x = 0; x < S; ++x) {
+          if (y < rows_ && x < columns_) whole.lane[x] = row[x];
+        }
+      }
+#pragma unroll
+      for (int x = 0; x < S; ++x) to[y * S + x] = widen(whole.lane[x]);
+    }
+  }
+
+  __device__ void store(int64_t channel, const acc_t (&from)[S * S]) const {
+#pragma unroll
+    for (int y = 0; y < S; ++y) {
+      scalar_t* row = first_ + channel * plane_ + y * width_;
+      Whole whole;
+#pragma unroll
+      for (int x = 0; x < S; ++x) {
+        whole.lane[x] = narrow<scalar_t>(from[y * S + x]);
+      }
+      if (packed_) {
+        if (y < rows_) *reinterpret_cast<Whole*>(row) = whole;
+      } else {
+#pragma unroll
+        for (int x = 0; x < S; ++x) {
+          if (y < rows_ && x < columns_) row[x] = whole.lane[x];
+        }
+      }
+    }
+  }
+
+ private:
+  using Whole = Pack<std::remove_const_t<scalar_t>, S>;
+
+  scalar_t* first_;
+  int64_t width_;
+  int64_t plane_;
+  int rows_;
+  int columns_;
+  bool packed_;
+};
+
+// What a block of dot and aggregate kernels works on, and its threads' share.
+template <int K, int S, typename scalar_t>
+class TileOfCells {
+ public:
+  using acc_t = acc_type<scalar_t>;
+  using Window = acc_t[K * K][S * S];
+
+  static constexpr int kWidth = kTileX + K - 1;
+  static constexpr int kSize = kWidth * (kTileY + K - 1);
+  // Two, so that one is filled while the other is read.
+  using Stage = acc_t[2][kStaged][kSize];
+
+  // Blocks: `parts` for every tile of cells in the band's window maps.
+  static int64_t blocks(const Shape& shape, const Band& band, int64_t parts) {
+    return band.images * parts * tiles_y(band) * tiles_x(shape);
+  }
+
+  __device__ TileOfCells(const Shape& shape, const Band& band, int64_t parts,
+                         Stage& stage)
+      : shape_(shape), band_(band), stage_(stage) {
+    int64_t rest = blockIdx.x;
+    const int64_t tile_x = rest % tiles_x(shape) * kTileX;
+    rest /= tiles_x(shape);
+    const int64_t tile_y = band.first + rest % tiles_y(band) * kTileY;
+    rest /= tiles_y(band);
+    part_ = rest % parts;
+    image_ = rest / parts;
+
+    const int lane_x = threadIdx.x % kTileX, lane_y = threadIdx.x / kTileX;
+    cell_x_ = tile_x + lane_x;
+    cell_y_ = tile_y + lane_y;
+    corner_ = lane_y * kWidth + lane_x;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int at = threadIdx.x + i * kThreads;
+      const int64_t y = tile_y + at / kWidth - K / 2;
+      const int64_t x = tile_x + at % kWidth - K / 2;
+      const bool inside =
+          y >= 0 && y < shape.height && x >= 0 && x < shape.width;
+      source_[i] = inside ? y * shape.width + x : -1;
+    }
+  }
+
+  __device__ int64_t part() const { return part_; }
+
+  // The thread's queries in a map of the query's size [N, channels, Hq, Wq].
+  template <typename map_t>
+  __device__ CellQueries<S, map_t> queries(map_t* map,
+                                           int64_t channels) const {
+    const int64_t height = shape_.query_height, width = shape_.query_width;
+    map += (band_.image + image_) * channels * height * width;
+    // The tile's last rows may lie beyond the band, where others write.
+    const bool ours = cell_y_ >= band_.begin && cell_y_ < band_.end;
+    return {map, height, width, ours ? cell_y_ * S : height, cell_x_ * S};
+  }
+
+  // As above, for reading: also beyond the rows whose results are written.
+  template <typename map_t>
+  __device__ CellQueries<S, const map_t> all_queries(const map_t* map,
+                                                     int64_t channels) const {
+    const int64_t height = shape_.query_height, width = shape_.query_width;
+    map += (band_.image + image_) * channels * height * width;
+    return {map, height, width, cell_y_ * S, cell_x_ * S};
+  }
+
+  // high: [N, channels, Hq, Wq], low: [N, channels, H, W]
+  __device__ void dot(const scalar_t* high, const scalar_t* low,
+                      int64_t channels, Window& window) {
+#pragma unroll
+    for (int o = 0; o < K * K; ++o) {
+#pragma unroll
+      for (int p = 0; p < S * S; ++p) window[o][p] = 0;
+    }
+    const auto from = all_queries(high, channels);
+    for_each_channel(low, channels, 0, channels,
+                     [&](int64_t channel, const acc_t* cells) {
+                       acc_t factor[S * S];
+                       from.load(channel, factor);
+#pragma unroll
+                       for (int o = 0; o < K * K; ++o) {
+                         const acc_t cell = cells[o / K * kWidth + o % K];
+#pragma unroll
+                         for (int p = 0; p < S * S; ++p)
+                           window[o][p] += factor[p] * cell;
+                       }
+                     });
+  }
+
+  // The channels [begin, end) of low: [N, channels, H, W],
+  // high: [N, channels, Hq, Wq]
+  __device__ void aggregate(const Window& window, const scalar_t* low,
+                            int64_t channels, int64_t begin, int64_t end,
+                            scalar_t* high) {
+    const auto to = queries(high, channels);
+    for_each_channel(low, channels, begin, end,
+                     [&](int64_t channel, const acc_t* cells) {
+                       acc_t sum[S * S] = {};
+#pragma unroll
+                       for (int o = 0; o < K * K; ++o) {
+                         const acc_t cell = cells[o / K * kWidth + o % K];
+#pragma unroll
+                         for (int p = 0; p < S * S; ++p)
+                           sum[p] += window[o][p] * cell;
+                       }
+                       to.store(channel, sum);
+                     });
+  }
+
+ private:
+  static constexpr int kLoads = (kSize + kThreads - 1) / kThreads;
+
+  // Calls visit(channel, the cell's window) for the channels [begin, end) of
+  // the image in low: [N, channels, H, W]. To be called by the whole block.
+  template <typename Visit>
+  __device__ void for_each_channel(const scalar_t* low, int64_t channels,
+                                   int64_t begin, int64_t end, Visit visit) {
+    const int64_t plane = shape_.height * shape_.width;
+    low += (band_.image + image_) * channels * plane;
+    __syncthreads();  // the stage may be in use by a call before
+    fill(0, low + begin * plane, end - begin);
+    for (int64_t channel = begin, turn = 0; channel < end; ++turn) {
+      // Now this half is full, and nobody reads the other one any more.
+      __syncthreads();
+      const int64_t next = channel + kStaged;
+      fill((turn + 1) % 2, low + next * plane, end - next);
+      const int count = static_cast<int>(smaller(end - channel, kStaged));
+      for (int i = 0; i < count; ++i, ++channel) {
+        visit(channel, stage_[turn % 2][i] + corner_);
+      }
+    }
+  }
+
+  // At most kStaged and at most `count` channels from low: [count, H, W].
+  __device__ void fill(int half, const scalar_t* low, int64_t count) {
+    const int64_t plane = shape_.height * shape_.width;
+#pragma unroll
+    for (int channel = 0; channel < kStaged; ++channel) {
+      if (channel >= count) return;
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const int at = threadIdx.x + i * kThreads;
+        if (at >= kSize) continue;
+        stage_[half][channel][at] =
+            source_[i] < 0 ? acc_t(0) : acc_t(widen(low[source_[i]]));
+      }
+      low += plane;
+    }
+  }
+
+  const Shape& shape_;
+  const Band& band_;
+  Stage& stage_;
+  int64_t image_;  // of the band
+  int64_t part_;
+  int64_t cell_y_;
+  int64_t cell_x_;
+  int corner_;              // of the cell's window in a staged channel
+  int64_t source_[kLoads];  // in a plane, of the cells the thread stages
+};
+
+template <int N, int P, typename acc_t>
+__device__ void softmax(acc_t (&window)[N][P]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) {
+    acc_t highest = window[0][p], sum = 0;
+#pragma unroll
+    for (int o = 1; o < N; ++o) highest = fmax(highest, window[o][p]);
+#pragma unroll
+    for (int o = 0; o < N; ++o) {
+      window[o][p] = exp(window[o][p] - highest);
+      sum += window[o][p];
+    }
+    const acc_t factor = 1 / sum;
+#pragma unroll
+    for (int o = 0; o < N; ++o) window[o][p] *= factor;
+  }
+}
+
+template <int K, int S, typename scalar_t, typename Window>
+__device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    Phases<S, scalar_t> phases;
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) phases.lane[p] = window[o][p];
+    kept[o * kThreads] = phases;
+  }
+}
+
+// Has the compiler read memory anew, instead of keeping what it knows of it
+// in registers that are not there.
+__device__ inline void forget() { asm volatile("" ::: "memory"); }
+
+// Parts: runs of channels, for maps too small to fill a GPU. Each recomputes
+// the weights.
+template <int K, int S, typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    upsample_kernel(Shape shape, Band band, int64_t parts,
+                    const scalar_t* query,  // [N, E, Hq, Wq]
+                    const scalar_t* key,    // [N, E, H, W]
+                    const scalar_t* value,  // [N, C, H, W]
+                    scalar_t* out)          // [N, C, Hq, Wq]
+{
+  using Tile = TileOfCells<K, S, scalar_t>;
+  __shared__ typename Tile::Stage stage;
+  Tile tile(shape, band, parts, stage);
+  typename Tile::Window window;
+  tile.dot(query, key, shape.embed, window);
+  softmax(window);
+  tile.aggregate(window, value, shape.channels,
+                 tile.part() * shape.channels / parts,
+                 (tile.part() + 1) * shape.channels / parts, out);
+}
+
+template <int K, int S, typename scalar_t>
+__global__ void __launch_bounds__(kThreads)
+    weights_kernel(Shape shape, Band band,
+                   const scalar_t* query,  // [N, E, Hq, Wq]
+                   const scalar_t* key,    // [N, E, H, W]
+                   scalar_t* weights)      // [N, K*K, Hq, Wq]
+{
+  using Tile = TileOfCells<K, S, scalar_t>;
+  __shared__ typename Tile::Stage stage;
+  Tile tile(shape, band, 1, stage);
+  typename Tile::Window window;
+  tile.dot(query, key, shape.embed, window);
+  softmax(window);
+  const auto to = tile.queries(weights, K * K);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) to.store(o, window[o]);
+}
+
+// Backward as seen from the queries: P and dS into the workspace for the
+// gather, and grad_query. dP is in grad_weights or, where that is null, made
+// of grad_out and value.
+template <int K, int S, typename scalar_t>
+__global__ void __launch_bounds__(kThreads) query_backward_kernel(
+    Shape shape, Band band,
+    const scalar_t* query,              // [N, E, Hq, Wq]
+    const scalar_t* key,                // [N, E, H, W]
+    const scalar_t* value,              // [N, C, H, W]
+    const scalar_t* grad_out,           // [N, C, Hq, Wq]
+    const scalar_t* grad_weights,       // [N, K*K, Hq, Wq] or null
+    scalar_t* grad_query,               // [N, E, Hq, Wq] or null
+    Phases<S, scalar_t>* kept_weights,  // [images, tiles, K*K, kThreads]
+    Phases<S, scalar_t>* kept_grads)    // the same, or null
+{
+  using Tile = TileOfCells<K, S, scalar_t>;
+  using acc_t = acc_type<scalar_t>;
+  __shared__ typename Tile::Stage stage;
+  Tile tile(shape, band, 1, stage);
+  typename Tile::Window window;
+  tile.dot(query, key, shape.embed, window);
+  softmax(window);
+  const int64_t kept =
+      static_cast<int64_t>(blockIdx.x) * K * K * kThreads + threadIdx.x;
+  keep<K, S, scalar_t>(window, kept_weights + kept);
+  if (grad_query == nullptr && kept_grads == nullptr) return;
+
+  // Registers hold one window map. The weights come back from the workspace,
+  // each thread's own, and twice.
+  forget();
+  if (grad_weights == nullptr) {
+    tile.dot(grad_out, value, shape.channels, window);
+  } else {
+    const auto from = tile.all_queries(grad_weights, K * K);
+#pragma unroll
+    for (int o = 0; o < K * K; ++o) from.load(o, window[o]);
+  }
+  const Phases<S, scalar_t>* weights = kept_weights + kept;
+  acc_t delta[S * S] = {};
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    const Phases<S, scalar_t> weight = weights[o * kThreads];
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) delta[p] += weight.lane[p] * window[o][p];
+  }
+  forget();
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    const Phases<S, scalar_t> weight = weights[o * kThreads];
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) {
+      window[o][p] = weight.lane[p] * (window[o][p] - delta[p]);
+    }
+  }
+  if (kept_grads != nullptr) {
+    keep<K, S, scalar_t>(window, kept_grads + kept);
+  }
+  if (grad_query == nullptr) return;
+  tile.aggregate(window, key, shape.embed, 0, shape.embed, grad_query);
+}
+
+constexpr int kKeys = 4;  // a thread's keys in x and in y
+constexpr int kWarps = kThreads / 32;
+
+// A warp takes kKeys x kKeys keys, a block kWarps of these side by side; a
+// lane takes M channels. The rows of queries that see the keys pass by in
+// shared memory: `highs` for the block, lanes reading neighbouring channels,
+// and `weights` for each warp, all lanes reading the same.
+template <int K, int S, int M, typename scalar_t>
+struct Gather {
+  using acc_t = acc_type<scalar_t>;
+
+  static constexpr int kChannels = 32 * M;
+  static constexpr int kCells = kKeys + K - 1;  // in a row, that see a key
+  static constexpr int kQueries = (kKeys * kWarps + K - 1) * S;
+
+  acc_t highs[kQueries][kChannels + 1];  // padded: written across channels
+  Pack<acc_t, kKeys> weights[kWarps][S][kCells * S][kKeys];
+
+  static int64_t blocks(const Shape& shape, const Band& band,
+                        int64_t channels) {
+    return band.images * ceil_div(channels, kChannels) *
+           ceil_div(band.end - band.begin, kKeys) *
+           ceil_div(shape.width, kKeys * kWarps);
+  }
+};
+
+template <int K, int S, int M, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
+    Shape shape, Band band, int64_t channels,
+    const Phases<S, scalar_t>* window_map,  // [images, tiles, K*K, kThreads]
+    const scalar_t* high,                   // [N, channels, Hq, Wq]
+    scalar_t* low)                          // [N, channels, H, W]
+{
+  using G = Gather<K, S, M, scalar_t>;
+  using acc_t = acc_type<scalar_t>;
+  __shared__ G shared;
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t blocks_x = ceil_div(shape.width, kKeys * kWarps);
+  const int64_t blocks_y = ceil_div(band.end - band.begin, kKeys);
+  const int64_t groups = ceil_div(channels, G::kChannels);
+  int64_t rest = blockIdx.x;
+  const int64_t block_x = rest % blocks_x * (kKeys * kWarps);
+  rest /= blocks_x;
+  const int64_t key_y = band.begin + rest % blocks_y * kKeys;
+  rest /= blocks_y;
+  const int64_t channel = rest % groups * G::kChannels;
+  const int64_t image = rest / groups;
+  const int64_t key_x = block_x + warp * kKeys;
+  const int count =
+      static_cast<int>(smaller(channels - channel, G::kChannels));
+
+  const int64_t high_plane = shape.query_height * shape.query_width;
+  const int64_t first = (band.image + image) * channels + channel;
+  high += first * high_plane;
+
+  acc_t sum[kKeys][kKeys][M] = {};
+  const int64_t cell_begin = larger(key_y - K / 2, 0);
+  const int64_t cell_end = smaller(key_y + kKeys + K / 2, band.last);
+  for (int64_t cell_y = cell_begin; cell_y < cell_end; ++cell_y) {
+    // The row of their windows in which the cells see the first key.
+    const int top = static_cast<int>(key_y - cell_y + K / 2);
+    const int64_t tile_y = (cell_y - band.first) / kTileY;
+    const int64_t tile_row = (image * tiles_y(band) + tile_y) * tiles_x(shape);
+    const int thread_row =
+        static_cast<int>((cell_y - band.first) % kTileY) * kTileX;
+
+    __syncthreads();  // the row before is done with
+    // Cells from left to right, as they lie in memory.
+    for (int i = lane; i < kKeys * K * kKeys; i += 32) {
+      const int x = i % kKeys, dx = i / kKeys % K, y = i / (kKeys * K);
+      const int dy = top + y;
+      const int cell = x + K - 1 - dx;  // of the kCells the warp reads
+      const int64_t cell_x = key_x - K / 2 + cell;
+      Phases<S, scalar_t> phases = {};
+      if (dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width) {
+        const int64_t tile = tile_row + cell_x / kTileX;
+        phases = window_map[(tile * K * K + dy * K + dx) * kThreads +
+                            thread_row + cell_x % kTileX];
+      }
+#pragma unroll
+      for (int p = 0; p < S * S; ++p) {
+        shared.weights[warp][p / S][cell * S + p % S][y].lane[x] =
+            phases.lane[p];
+      }
+    }
+
+    for (int phase_y = 0; phase_y < S; ++phase_y) {
+      const int64_t query_y = cell_y * S + phase_y;
+      if (query_y >= shape.query_height) break;
+      if (phase_y > 0) __syncthreads();  // as above
+      for (int i = threadIdx.x; i < G::kQueries * G::kChannels;
+           i += kThreads) {
+        const int c = i / G::kQueries, q = i % G::kQueries;
+        const int64_t x = (block_x - K / 2) * S + q;
+        const bool inside = c < count && x >= 0 && x < shape.query_width;
+        shared.highs[q][c] =
+            inside
+                ? acc_t(widen(
+                      high[c * high_plane + query_y * shape.query_width + x]))
+                : acc_t(0);
+      }
+      __syncthreads();
+
+#pragma unroll
+      for (int q = 0; q < G::kCells * S; ++q) {
+        acc_t factor[M];
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+          factor[m] = shared.highs[warp * kKeys * S + q][lane + 32 * m];
+        }
+#pragma unroll
+        for (int y = 0; y < kKeys; ++y) {
+          if (top + y < 0 || top + y >= K) continue;
+          const Pack<acc_t, kKeys> weight =
+              shared.weights[warp][phase_y][q][y];
+#pragma unroll
+          for (int x = 0; x < kKeys; ++x) {
+            const int dx = x + K - 1 - q / S;
+            if (dx < 0 || dx >= K) continue;
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+              sum[y][x][m] += weight.lane[x] * factor[m];
+            }
+          }
+        }
+      }
+    }
+  }
+
+  const int64_t plane = shape.height * shape.width;
+  low += first * plane;
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+    if (lane + 32 * m >= count) continue;
+#pragma unroll
+    for (int y = 0; y < kKeys; ++y) {
+#pragma unroll
+      for (int x = 0; x < kKeys; ++x) {
+        if (key_y + y >= band.end || key_x + x >= shape.width) continue;
+        low[(lane + 32 * m) * plane + (key_y + y) * shape.width + key_x + x] =
+            narrow<scalar_t>(sum[y][x][m]);
+      }
+    }
+  }
+}
+
+}  // namespace mmsapa::cuda::fused

@@ -1,0 +1,351 @@
+// Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+//
+// Chooses the kernels of a call and works it off in bands.
+#include "fused.cuh"
+#include "general.cuh"
+#include "kernels.h"
+
+// The most a workspace takes, unless a single row of cells needs more.
+#ifndef MMSAPA_WORKSPACE_BYTES
+#define MMSAPA_WORKSPACE_BYTES (int64_t{64} << 20)
+#endif
+
+#define MMSAPA_TRY(call)                    \
+  do {                                      \
+    const cudaError_t error = (call);       \
+    if (error != cudaSuccess) return error; \
+  } while (false)
+
+namespace mmsapa::cuda {
+namespace {
+
+// Calls run with the fused kernels' K and S and returns true, or returns
+// false where there is no instance. Double has none: a cell's window maps
+// would not fit the registers.
+template <int kernel_size, int scale>
+struct Instance {
+  static constexpr int K = kernel_size;
+  static constexpr int S = scale;
+};
+
+template <typename scalar_t, typename Run>
+bool fused_instance(const Shape& shape, Run run) {
+  if constexpr (sizeof(scalar_t) <= sizeof(float)) {
+    if (shape.scale == 2 && shape.kernel_size == 5) {
+      run(Instance<5, 2>());
+      return true;
+    }
+    if (shape.scale == 2 && shape.kernel_size == 3) {
+      run(Instance<3, 2>());
+      return true;
+    }
+  }
+  return false;
+}
+
+template <typename scalar_t>
+bool is_fused(const Shape& shape) {
+  return fused_instance<scalar_t>(shape, [](auto) {});
+}
+
+// Everything at once, for calls that keep no window map.
+Band whole(const Shape& shape) {
+  return {0, shape.batch, 0, shape.height, 0, shape.height};
+}
+
+// How a call that keeps `maps` window maps is cut into bands.
+struct Bands {
+  int64_t images;
+  int64_t rows;
+  int64_t halo;   // rows kept on each side of the `rows`
+  int64_t bytes;  // of all window maps of a band
+
+  Bands(const Shape& shape, int64_t maps, int64_t halo_rows, size_t size)
+      : halo(halo_rows) {
+    const int64_t tiles = ceil_div(shape.height, kTileY);
+    const int64_t row = maps * map_size(shape, Band{0, 1, 0, 1, 0, 1}) *
+                        static_cast<int64_t>(size);  // of tiles
+    const int64_t fit = row > 0 ? MMSAPA_WORKSPACE_BYTES / row : tiles;
+    if (fit >= tiles) {
+      rows = larger(shape.height, 1);
+      images = larger(smaller(fit / larger(tiles, 1), shape.batch), 1);
+    } else {
+      rows = larger(fit * kTileY - 2 * halo, 1);
+      images = 1;
+    }
+    const int64_t kept = smaller(rows + 2 * halo, shape.height);
+    bytes = images * ceil_div(kept, kTileY) * row;
+  }
+
+  template <typename Run>
+  cudaError_t for_each(const Shape& shape, Run run) const {
+    for (int64_t image = 0; image < shape.batch; image += images) {
+      for (int64_t row = 0; row < shape.height; row += rows) {
+        const int64_t end = smaller(row + rows, shape.height);
+        MMSAPA_TRY(run(Band{image, smaller(images, shape.batch - image), row,
+                            end, larger(row - halo, 0),
+                            smaller(end + halo, shape.height)}));
+      }
+    }
+    return cudaSuccess;
+  }
+};
+
+template <typename scalar_t>
+Bands bands_of(Op op, const Shape& shape) {
+  const bool backward =
+      op == Op::kUpsampleBackward || op == Op::kKernelsBackward;
+  return Bands(shape, backward ? 2 : 1, backward ? shape.radius() : 0,
+               sizeof(acc_type<scalar_t>));
+}
+
+// Blocks for one thread an item of the band's window maps, `each` items a
+// query.
+int64_t blocks_for(const Shape& shape, const Band& band, int64_t each) {
+  return ceil_div(band.images * each * general::map_rows(shape, band) *
+                      general::map_columns(shape),
+                  kThreads);
+}
+
+// window_map: [images, K*K, rows, columns]
+template <typename scalar_t>
+cudaError_t general_dot(const Shape& shape, const Band& band, int64_t channels,
+                        const scalar_t* high, const scalar_t* low,
+                        acc_type<scalar_t>* window_map, cudaStream_t stream) {
+  const int64_t each = shape.kernel_size * general::pieces(shape);
+  return launch(general::dot_kernel<scalar_t>, blocks_for(shape, band, each),
+                stream, shape, band, channels, high, low, window_map);
+}
+
+template <typename scalar_t>
+cudaError_t general_softmax(const Shape& shape, const Band& band,
+                            acc_type<scalar_t>* window_map, scalar_t* weights,
+                            cudaStream_t stream) {
+  return launch(general::softmax_kernel<scalar_t>, blocks_for(shape, band, 1),
+                stream, shape, band, window_map, weights);
+}
+
+template <typename scalar_t>
+cudaError_t general_aggregate(const Shape& shape, const Band& band,
+                              int64_t channels,
+                              const acc_type<scalar_t>* window_map,
+                              const scalar_t* low, scalar_t* high,
+                              cudaStream_t stream) {
+  const int64_t threads = band.images * ceil_div(channels, general::kBlocked) *
+                          (band.end - band.begin) * shape.scale *
+                          shape.query_width;
+  return launch(general::aggregate_kernel<scalar_t>,
+                ceil_div(threads, kThreads), stream, shape, band, channels,
+                window_map, low, high);
+}
+
+// low: [N, channels, H, W], from high: [N, channels, Hq, Wq]
+template <typename scalar_t>
+cudaError_t gather(const Shape& shape, const Band& band, int64_t channels,
+                   const acc_type<scalar_t>* window_map, const scalar_t* high,
+                   scalar_t* low, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  const auto run = [&](auto instance) {
+    using I = decltype(instance);
+    const auto* map =
+        reinterpret_cast<const fused::Phases<I::S, scalar_t>*>(window_map);
+    const auto with = [&](auto kernel, int64_t blocks) {
+      error = launch(kernel, blocks, stream, shape, band, channels, map, high,
+                     low);
+    };
+    // The embedding is often narrow: then a lane has one channel.
+    if (channels <= 32) {
+      with(fused::gather_kernel<I::K, I::S, 1, scalar_t>,
+           fused::Gather<I::K, I::S, 1, scalar_t>::blocks(shape, band,
+                                                          channels));
+    } else {
+      with(fused::gather_kernel<I::K, I::S, 4, scalar_t>,
+           fused::Gather<I::K, I::S, 4, scalar_t>::blocks(shape, band,
+                                                          channels));
+    }
+  };
+  if (fused_instance<scalar_t>(shape, run)) return error;
+  const int64_t threads = band.images * ceil_div(channels, general::kBlocked) *
+                          (band.end - band.begin) * shape.width;
+  return launch(general::gather_kernel<scalar_t>, ceil_div(threads, kThreads),
+                stream, shape, band, channels, window_map, high, low);
+}
+
+// Both backward operators: dP comes from grad_out and value, or is
+// grad_weights where that is not null.
+template <typename scalar_t>
+struct Backward {
+  const Shape& shape;
+  const scalar_t* query;         // [N, E, Hq, Wq]
+  const scalar_t* key;           // [N, E, H, W]
+  const scalar_t* value;         // [N, C, H, W] or null
+  const scalar_t* grad_out;      // [N, C, Hq, Wq] or null
+  const scalar_t* grad_weights;  // [N, K*K, Hq, Wq] or null
+  scalar_t* grad_query;          // [N, E, Hq, Wq] or null
+  scalar_t* grad_key;            // [N, E, H, W] or null
+  scalar_t* grad_value;          // [N, C, H, W] or null
+  cudaStream_t stream;
+
+  using acc_t = acc_type<scalar_t>;
+
+  cudaError_t run(Op op, void* workspace) const {
+    if (!grad_query && !grad_key && !grad_value) return cudaSuccess;
+    return bands_of<scalar_t>(op, shape).for_each(
+        shape, [&](const Band& band) {
+          acc_t* weights = static_cast<acc_t*>(workspace);
+          acc_t* grads = weights + map_size(shape, band);
+          MMSAPA_TRY(query_pass(band, weights, grads));
+          if (grad_value) {
+            MMSAPA_TRY(gather(shape, band, shape.channels, weights, grad_out,
+                              grad_value, stream));
+          }
+          if (grad_key) {
+            MMSAPA_TRY(gather(shape, band, shape.embed, grads, query, grad_key,
+                              stream));
+          }
+          return cudaSuccess;
+        });
+  }
+
+  // weights, grads: [images, K*K, rows, columns], to become P and dS
+  cudaError_t query_pass(const Band& band, acc_t* weights,
+                         acc_t* grads) const {
+    cudaError_t error = cudaSuccess;
+    const auto run = [&](auto instance) {
+      using I = decltype(instance);
+      using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
+      using Phases = fused::Phases<I::S, scalar_t>;
+      error = launch(fused::query_backward_kernel<I::K, I::S, scalar_t>,
+                     Tile::blocks(shape, band, 1), stream, shape, band, query,
+                     key, value, grad_out, grad_weights, grad_query,
+                     reinterpret_cast<Phases*>(weights),
+                     reinterpret_cast<Phases*>(grad_key ? grads : nullptr));
+    };
+    if (fused_instance<scalar_t>(shape, run)) return error;
+
+    MMSAPA_TRY(
+        general_dot(shape, band, shape.embed, query, key, weights, stream));
+    MMSAPA_TRY(
+        general_softmax<scalar_t>(shape, band, weights, nullptr, stream));
+    if (!grad_query && !grad_key) return cudaSuccess;
+    if (!grad_weights) {
+      MMSAPA_TRY(general_dot(shape, band, shape.channels, grad_out, value,
+                             grads, stream));
+    }
+    MMSAPA_TRY(launch(general::softmax_backward_kernel<scalar_t>,
+                      blocks_for(shape, band, 1), stream, shape, band, weights,
+                      grads, grad_weights));
+    if (!grad_query) return cudaSuccess;
+    return general_aggregate(shape, band, shape.embed, grads, key, grad_query,
+                             stream);
+  }
+};
+
+}  // namespace
+
+template <typename scalar_t>
+size_t workspace_bytes(Op op, const Shape& shape) {
+  const bool forward = op == Op::kUpsample || op == Op::kKernels;
+  if (forward && is_fused<scalar_t>(shape)) return 0;
+  return static_cast<size_t>(bands_of<scalar_t>(op, shape).bytes);
+}
+
+template <typename scalar_t>
+cudaError_t upsample(const Shape& shape, const scalar_t* query,
+                     const scalar_t* key, const scalar_t* value, scalar_t* out,
+                     void* workspace, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  const auto run = [&](auto instance) {
+    using I = decltype(instance);
+    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
+    const Band band = whole(shape);
+    // Enough blocks for every multiprocessor, yet not so few channels each
+    // that recomputing the weights is what they do.
+    const int64_t wanted = 512 / larger(Tile::blocks(shape, band, 1), 1);
+    const int64_t parts = larger(smaller(wanted, shape.channels / 32), 1);
+    error = launch(fused::upsample_kernel<I::K, I::S, scalar_t>,
+                   Tile::blocks(shape, band, parts), stream, shape, band,
+                   parts, query, key, value, out);
+  };
+  if (fused_instance<scalar_t>(shape, run)) return error;
+
+  auto* weights = static_cast<acc_type<scalar_t>*>(workspace);
+  return bands_of<scalar_t>(Op::kUpsample, shape)
+      .for_each(shape, [&](const Band& band) {
+        MMSAPA_TRY(general_dot(shape, band, shape.embed, query, key, weights,
+                               stream));
+        MMSAPA_TRY(
+            general_softmax<scalar_t>(shape, band, weights, nullptr, stream));
+        return general_aggregate(shape, band, shape.channels, weights, value,
+                                 out, stream);
+      });
+}
+
+template <typename scalar_t>
+cudaError_t upsample_backward(const Shape& shape, const scalar_t* grad_out,
+                              const scalar_t* query, const scalar_t* key,
+                              const scalar_t* value, scalar_t* grad_query,
+                              scalar_t* grad_key, scalar_t* grad_value,
+                              void* workspace, cudaStream_t stream) {
+  const Backward<scalar_t> backward{shape,      query,   key,        value,
+                                    grad_out,   nullptr, grad_query, grad_key,
+                                    grad_value, stream};
+  return backward.run(Op::kUpsampleBackward, workspace);
+}
+
+template <typename scalar_t>
+cudaError_t kernels(const Shape& shape, const scalar_t* query,
+                    const scalar_t* key, scalar_t* weights, void* workspace,
+                    cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  const auto run = [&](auto instance) {
+    using I = decltype(instance);
+    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
+    const Band band = whole(shape);
+    error = launch(fused::weights_kernel<I::K, I::S, scalar_t>,
+                   Tile::blocks(shape, band, 1), stream, shape, band, query,
+                   key, weights);
+  };
+  if (fused_instance<scalar_t>(shape, run)) return error;
+
+  auto* logits = static_cast<acc_type<scalar_t>*>(workspace);
+  return bands_of<scalar_t>(Op::kKernels, shape)
+      .for_each(shape, [&](const Band& band) {
+        MMSAPA_TRY(
+            general_dot(shape, band, shape.embed, query, key, logits, stream));
+        return general_softmax(shape, band, logits, weights, stream);
+      });
+}
+
+template <typename scalar_t>
+cudaError_t kernels_backward(const Shape& shape, const scalar_t* grad_weights,
+                             const scalar_t* query, const scalar_t* key,
+                             scalar_t* grad_query, scalar_t* grad_key,
+                             void* workspace, cudaStream_t stream) {
+  const Backward<scalar_t> backward{
+      shape,        query,      key,      nullptr, nullptr,
+      grad_weights, grad_query, grad_key, nullptr, stream};
+  return backward.run(Op::kKernelsBackward, workspace);
+}
+
+#define MMSAPA_INSTANTIATE(scalar_t)                                          \
+  template size_t workspace_bytes<scalar_t>(Op, const Shape&);                \
+  template cudaError_t upsample(const Shape&, const scalar_t*,                \
+                                const scalar_t*, const scalar_t*, scalar_t*,  \
+                                void*, cudaStream_t);                         \
+  template cudaError_t upsample_backward(                                     \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
+      const scalar_t*, scalar_t*, scalar_t*, scalar_t*, void*, cudaStream_t); \
+  template cudaError_t kernels(const Shape&, const scalar_t*,                 \
+                               const scalar_t*, scalar_t*, void*,             \
+                               cudaStream_t);                                 \
+  template cudaError_t kernels_backward(                                      \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
+      scalar_t*, scalar_t*, void*, cudaStream_t);
+
+MMSAPA_INSTANTIATE(float)
+MMSAPA_INSTANTIATE(double)
+MMSAPA_INSTANTIATE(__half)
+MMSAPA_INSTANTIATE(__nv_bfloat16)
+
+}  // namespace mmsapa::cuda

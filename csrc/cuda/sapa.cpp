@@ -1,0 +1,193 @@
+// Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+//
+// Hands PyTorch's CUDA tensors to the kernels. The schemas are declared in
+// Python, beside the other registrations.
+//
+// Of PyTorch's CUDA headers only c10's: those of ATen want the headers of
+// libraries that are not used here.
+#include <ATen/Dispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <torch/library.h>
+
+#include <array>
+#include <optional>
+#include <tuple>
+
+#include "checks.h"
+#include "kernels.h"
+
+namespace mmsapa {
+namespace {
+
+// What the kernels call the type of a tensor's elements.
+template <typename scalar_t>
+struct Element {
+  using type = scalar_t;
+};
+template <>
+struct Element<at::Half> {
+  using type = __half;
+};
+template <>
+struct Element<at::BFloat16> {
+  using type = __nv_bfloat16;
+};
+
+template <typename scalar_t>
+using element_type = typename Element<scalar_t>::type;
+
+#define MMSAPA_DISPATCH(tensor, name, ...)                  \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, \
+                                  (tensor).scalar_type(), name, __VA_ARGS__)
+
+template <typename element_t>
+const element_t* input(const at::Tensor& tensor) {
+  return static_cast<const element_t*>(tensor.const_data_ptr());
+}
+
+// Null for an empty tensor: so a gradient that nobody wants, see below, is
+// not computed.
+template <typename element_t>
+element_t* output(const at::Tensor& tensor) {
+  return tensor.numel() == 0 ? nullptr
+                             : static_cast<element_t*>(tensor.data_ptr());
+}
+
+template <typename element_t>
+at::Tensor workspace(cuda::Op op, const Shape& shape, const at::Tensor& like) {
+  const auto bytes = cuda::workspace_bytes<element_t>(op, shape);
+  return at::empty({static_cast<int64_t>(bytes)},
+                   like.options().dtype(at::kByte));
+}
+
+// A gradient like `input`, or an empty tensor where it is not wanted.
+at::Tensor gradient(const at::Tensor& input, bool wanted) {
+  return wanted ? at::empty(input.sizes(), input.options())
+                : at::empty({0}, input.options());
+}
+
+at::Tensor sapa_upsample(const at::Tensor& query,  // [N, E, Hq, Wq]
+                         const at::Tensor& key,    // [N, E, H, W]
+                         const at::Tensor& value,  // [N, C, H, W]
+                         int64_t kernel_size, int64_t scale_factor) {
+  const Shape shape =
+      checked_shape(query, key, value, kernel_size, scale_factor);
+  const c10::cuda::CUDAGuard guard(query.device());
+  const at::Tensor q = query.contiguous();
+  const at::Tensor k = key.contiguous();
+  const at::Tensor v = value.contiguous();
+  const at::Tensor out = at::empty(
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      q.options());
+  if (out.numel() == 0) return out;
+  MMSAPA_DISPATCH(q, "sapa_upsample", [&] {
+    using element_t = element_type<scalar_t>;
+    const at::Tensor space =
+        workspace<element_t>(cuda::Op::kUpsample, shape, q);
+    C10_CUDA_CHECK(cuda::upsample(shape, input<element_t>(q),
+                                  input<element_t>(k), input<element_t>(v),
+                                  output<element_t>(out), space.data_ptr(),
+                                  c10::cuda::getCurrentCUDAStream()));
+  });
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
+    const at::Tensor& grad,   // [N, C, Hq, Wq]
+    const at::Tensor& query,  // [N, E, Hq, Wq]
+    const at::Tensor& key,    // [N, E, H, W]
+    const at::Tensor& value,  // [N, C, H, W]
+    int64_t kernel_size, int64_t scale_factor, std::array<bool, 3> mask) {
+  const Shape shape =
+      checked_shape(query, key, value, kernel_size, scale_factor);
+  check_gradient(
+      grad, query,
+      {shape.batch, shape.channels, shape.query_height, shape.query_width});
+  const c10::cuda::CUDAGuard guard(query.device());
+  const at::Tensor g = grad.contiguous();
+  const at::Tensor q = query.contiguous();
+  const at::Tensor k = key.contiguous();
+  const at::Tensor v = value.contiguous();
+  const at::Tensor grad_query = gradient(q, mask[0]);
+  const at::Tensor grad_key = gradient(k, mask[1]);
+  const at::Tensor grad_value = gradient(v, mask[2]);
+  MMSAPA_DISPATCH(q, "sapa_upsample_backward", [&] {
+    using element_t = element_type<scalar_t>;
+    const at::Tensor space =
+        workspace<element_t>(cuda::Op::kUpsampleBackward, shape, q);
+    C10_CUDA_CHECK(cuda::upsample_backward(
+        shape, input<element_t>(g), input<element_t>(q), input<element_t>(k),
+        input<element_t>(v), output<element_t>(grad_query),
+        output<element_t>(grad_key), output<element_t>(grad_value),
+        space.data_ptr(), c10::cuda::getCurrentCUDAStream()));
+  });
+  return {grad_query, grad_key, grad_value};
+}
+
+at::Tensor sapa_kernels(const at::Tensor& query,  // [N, E, Hq, Wq]
+                        const at::Tensor& key,    // [N, E, H, W]
+                        int64_t kernel_size, int64_t scale_factor) {
+  const Shape shape =
+      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
+  const c10::cuda::CUDAGuard guard(query.device());
+  const at::Tensor q = query.contiguous();
+  const at::Tensor k = key.contiguous();
+  const at::Tensor weights = at::empty(
+      {shape.batch, shape.window(), shape.query_height, shape.query_width},
+      q.options());
+  if (weights.numel() == 0) return weights;
+  MMSAPA_DISPATCH(q, "sapa_kernels", [&] {
+    using element_t = element_type<scalar_t>;
+    const at::Tensor space =
+        workspace<element_t>(cuda::Op::kKernels, shape, q);
+    C10_CUDA_CHECK(cuda::kernels(shape, input<element_t>(q),
+                                 input<element_t>(k),
+                                 output<element_t>(weights), space.data_ptr(),
+                                 c10::cuda::getCurrentCUDAStream()));
+  });
+  return weights;
+}
+
+std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
+    const at::Tensor& grad,   // [N, K*K, Hq, Wq]
+    const at::Tensor& query,  // [N, E, Hq, Wq]
+    const at::Tensor& key,    // [N, E, H, W]
+    int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
+  const Shape shape =
+      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
+  check_gradient(
+      grad, query,
+      {shape.batch, shape.window(), shape.query_height, shape.query_width});
+  const c10::cuda::CUDAGuard guard(query.device());
+  const at::Tensor g = grad.contiguous();
+  const at::Tensor q = query.contiguous();
+  const at::Tensor k = key.contiguous();
+  const at::Tensor grad_query = gradient(q, mask[0]);
+  const at::Tensor grad_key = gradient(k, mask[1]);
+  MMSAPA_DISPATCH(q, "sapa_kernels_backward", [&] {
+    using element_t = element_type<scalar_t>;
+    const at::Tensor space =
+        workspace<element_t>(cuda::Op::kKernelsBackward, shape, q);
+    C10_CUDA_CHECK(cuda::kernels_backward(
+        shape, input<element_t>(g), input<element_t>(q), input<element_t>(k),
+        output<element_t>(grad_query), output<element_t>(grad_key),
+        space.data_ptr(), c10::cuda::getCurrentCUDAStream()));
+  });
+  return {grad_query, grad_key};
+}
+
+}  // namespace
+}  // namespace mmsapa
+
+TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
+  m.impl("sapa_upsample", &mmsapa::sapa_upsample);
+  m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
+  m.impl("sapa_kernels", &mmsapa::sapa_kernels);
+  m.impl("sapa_kernels_backward", &mmsapa::sapa_kernels_backward);
+}

@@ -1,0 +1,110 @@
+// Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+//
+// Runs CUDA kernels on the CPU, one block after another, so that a machine
+// without a GPU can test what they compute. Include it before the kernels.
+//
+// The threads of a block are fibers that change at barriers only, in an order
+// that can be chosen: results that depend on it betray a missing barrier.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __shared__
+#undef __launch_bounds__
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+#define __shared__ static
+#define MMSAPA_LAUNCH(kernel, blocks, threads, stream, ...) \
+  ((void)stream,                                            \
+   emulate::launch(blocks, threads, [&] { kernel(__VA_ARGS__); }))
+#define MMSAPA_WORKSPACE_BYTES emulate::workspace_bytes
+
+using std::exp;
+using std::fmax;
+
+struct Index3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+inline Index3 threadIdx, blockIdx;
+inline cudaError_t no_error() { return cudaSuccess; }
+#define cudaGetLastError no_error
+
+namespace emulate {
+
+constexpr size_t kStack = 256 << 10;
+
+inline int64_t workspace_bytes = 64 << 20;
+// Of threads and blocks: 0 as numbered, 1 reversed, else shuffled.
+inline int order = 0;
+
+inline ucontext_t scheduler;
+inline std::vector<ucontext_t> fibers;
+inline std::vector<char> at_barrier;
+inline const std::function<void()>* body;
+
+inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
+  std::vector<unsigned> turns(count);
+  std::iota(turns.begin(), turns.end(), 0);
+  if (order == 1) std::reverse(turns.begin(), turns.end());
+  if (order > 1) std::shuffle(turns.begin(), turns.end(), random);
+  return turns;
+}
+
+inline void fiber_main() { (*body)(); }
+
+inline void launch(unsigned blocks, unsigned threads,
+                   const std::function<void()>& kernel) {
+  static std::vector<char> stacks;
+  stacks.resize(threads * kStack);
+  fibers.resize(threads);
+  body = &kernel;
+  std::mt19937 random(order);
+  for (unsigned block : ordered(blocks, random)) {
+    blockIdx.x = block;
+    for (unsigned t = 0; t < threads; ++t) {
+      getcontext(&fibers[t]);
+      fibers[t].uc_stack.ss_sp = stacks.data() + t * kStack;
+      fibers[t].uc_stack.ss_size = kStack;
+      fibers[t].uc_link = &scheduler;
+      makecontext(&fibers[t], fiber_main, 0);
+    }
+    for (unsigned waiting = threads; waiting > 0;) {
+      at_barrier.assign(threads, false);
+      for (unsigned t : ordered(threads, random)) {
+        threadIdx.x = t;
+        swapcontext(&scheduler, &fibers[t]);
+      }
+      waiting = std::count(at_barrier.begin(), at_barrier.end(), true);
+      if (waiting != 0 && waiting != threads) {
+        std::fprintf(stderr, "a barrier that %u of %u threads reach\n",
+                     waiting, threads);
+        std::abort();
+      }
+    }
+  }
+}
+
+}  // namespace emulate
+
+inline void __syncthreads() {
+  const unsigned t = threadIdx.x;
+  emulate::at_barrier[t] = true;
+  swapcontext(&emulate::fibers[t], &emulate::scheduler);
+}
