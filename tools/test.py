@@ -1,0 +1,57 @@
+"""Test a segmentor of MMSegmentation or a detector of MMDetection."""
+
+import os.path as osp
+import sys
+
+from mmsapa.runner import (
+    argument_parser,
+    build_runner,
+    check_data,
+    interruptible,
+    load_config,
+    prepare_test,
+)
+
+
+def parse_args():
+    parser = argument_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint file or its address')
+    parser.add_argument(
+        '--out',
+        help='folder for the predictions of a segmentor (PNG files), or '
+        '.pkl file for those of a detector',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show predictions in a window'
+    )
+    parser.add_argument(
+        '--show-dir', help='folder that gets painted predictions'
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that each window stays (default: 2)',
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation'
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cfg = load_config(args)
+    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        sys.exit(f'There is no checkpoint {args.checkpoint}.')
+    check_data(cfg, 'test_dataloader')
+    cfg.load_from = args.checkpoint
+    prepare_test(
+        cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
+    )
+    with interruptible('Stopped.'):
+        build_runner(cfg).test()
+
+
+if __name__ == '__main__':
+    main()
