@@ -3,6 +3,10 @@ import torch
 
 from mmsapa.ops import registrations
 
+# The maps are small: threads would wait for each other longer than they work.
+# Tests of threads set a number of their own.
+torch.set_num_threads(1)
+
 
 def _cuda():
     reason = None
