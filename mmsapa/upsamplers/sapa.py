@@ -100,22 +100,26 @@ class SAPA(BaseModule):
         if variant == 'G':
             self.query_x = nn.Conv2d(in_channels, embed_dims, 1)
             self.gate = nn.Conv2d(in_channels, 1, 1)
-        self.init_weights()
+        self._reset_parameters()
 
     def init_weights(self):
-        """Initialise as the authors do: projections N(0, 0.02^2), bias 0.
+        """Initialise as the authors do, and then by ``init_cfg`` if given.
 
         Parents' ``init_cfg`` reach every convolution below them; mmengine
         calls this one afterwards.
         """
+        self._reset_parameters()
+        if self.init_cfg:
+            super().init_weights()
+
+    def _reset_parameters(self):
+        # Projections N(0, 0.02^2), biases 0, norms the identity.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-        if self.init_cfg:
-            super().init_weights()
 
     def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
         """Upsample ``x`` to the size of its guide.
