@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 CUDA_HOME ?= /usr/local/cuda
+# mmengine needs it still, and nobody at this keyboard can mend that.
+export PYTHONWARNINGS ?= ignore:pkg_resources is deprecated:UserWarning
 
 BIN := .venv/bin
 CXX_FILES = $(wildcard $(foreach e,h cuh cpp cu,csrc/*.$e csrc/*/*.$e tests/*/*.$e))
