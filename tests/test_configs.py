@@ -142,7 +142,7 @@ def parameters(model):
 @pytest.mark.parametrize(
     ('variant', 'more'),
     [
-        # Six modules of 256 channels, sapa.md section 1.
+        # Six modules of 256 channels, by the formulas of the layer's tests.
         ('i', 6 * 4 * 256),
         ('b', 104_832),
         ('g', 104_832 + 6 * (32 * 256 + 32 + 256 + 1)),
@@ -172,7 +172,7 @@ def test_parameters_added_to_faster_rcnn(variant, more, scope):
 
 @pytest.mark.parametrize('variant', ['i', 'b', 'g'])
 def test_flops_added_to_segformer(variant, scope):
-    """Six modules by sapa.md's formulas, one for each low-res map."""
+    """Six modules by the paper's formulas, each with its low-res map."""
     cfg = load(SEGFORMER.format(variant), scope)
     inputs = [
         torch.randn(1, c, 128 // s, 128 // s)

@@ -153,7 +153,7 @@ def test_meta_tensors_give_shapes(function):
 
 
 def test_torch_counts_flops(device):
-    """Two for each multiply-accumulate; sapa.md counts K^2 (E + C) a pixel."""
+    """Two for each multiply-accumulate: K^2 (E + C) of them a pixel."""
     q, k, v = make((2, 8, 12, 5, 6), 5, 2, torch.float32, device, 1)
     pixels = 2 * 9 * 11
     with FlopCounterMode(display=False) as counter:

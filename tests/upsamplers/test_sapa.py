@@ -31,7 +31,7 @@ def linear(v, conv):
 
 
 def by_definition(layer, x, guide):
-    """sapa.md, section 1, one pixel after the other."""
+    """The paper's section 3, one pixel after the other."""
     n, _, hq, wq = guide.shape
     _, c, h, w = x.shape
     s, r = layer.scale_factor, layer.kernel_size // 2
@@ -93,7 +93,7 @@ def test_an_image_can_guide(variant):
 
 
 def expected_parameters(variant, c, cg, d=32):
-    """sapa.md: 2 * 2C + 2(dC + d) for B where C = Cg; G adds its two."""
+    """B has 2 * 2C + 2(dC + d) where C = Cg; G adds its two."""
     norms = 2 * c + 2 * cg
     if variant == 'I':
         return norms
