@@ -58,7 +58,7 @@ JOBS = dict(
         128,
         'mIoU',
         'mIoU',
-        'five minutes',
+        'eight minutes',
     ),
     det=Job(
         'Faster R-CNN R50 + SAPA-G',
@@ -67,7 +67,7 @@ JOBS = dict(
         96,
         'AP',
         'coco/bbox_mAP',
-        'ten minutes',
+        'fifteen minutes',
     ),
 )
 
@@ -217,7 +217,7 @@ def run(job):
     trained_already = osp.isfile(final)
     if not trained_already:
         print(
-            f'== Training; about {job.duration} on two idle cores, Ctrl-C '
+            f'== Training; about {job.duration} on two cores, Ctrl-C '
             'and a second run go on where it was'
         )
         start = time.time()

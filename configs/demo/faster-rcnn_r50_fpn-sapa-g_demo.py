@@ -1,5 +1,5 @@
 # Faster R-CNN with SAPA-G on the demo's scenes, small enough that two CPU
-# cores train it from scratch in about ten minutes.
+# cores train it from scratch in about fifteen minutes.
 _base_ = '../faster_rcnn/faster-rcnn_r50_fpn-sapa-g_1x_coco.py'
 
 data_root = 'data/demo/coco/'

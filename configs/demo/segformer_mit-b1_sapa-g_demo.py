@@ -1,5 +1,5 @@
 # SegFormer-B1 with SAPA-G on the demo's scenes, small enough that two CPU
-# cores train it from scratch in about five minutes.
+# cores train it from scratch in about eight minutes.
 _base_ = '../segformer/segformer_mit-b1_sapa-g_1xb16-160k_ade20k-512x512.py'
 
 data_root = 'data/demo/ade/ADEChallengeData2016'
