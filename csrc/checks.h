@@ -54,15 +54,33 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
           query.size(3), kernel_size,   scale_factor};
 }
 
+// x [N, C, H, W], weight [E, C], bias [E].
+inline NormProjectShape checked_norm_project(const at::Tensor& x,
+                                             const at::Tensor& weight,
+                                             const at::Tensor& bias) {
+  TORCH_CHECK(x.dim() == 4 && x.size(1) > 0,
+              "expected x of 4 dimensions with channels, got ", x.sizes());
+  TORCH_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1) &&
+                  bias.dim() == 1 && bias.size(0) == weight.size(0),
+              "expected a weight [E, C] and a bias [E] for x ", x.sizes(),
+              ", got ", weight.sizes(), " and ", bias.sizes());
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  TORCH_CHECK(weight.scalar_type() == dtype && bias.scalar_type() == dtype &&
+                  weight.device() == x.device() && bias.device() == x.device(),
+              "expected weight and bias of ", dtype, " beside x, got ",
+              weight.toString(), ", ", bias.toString(), " and ", x.toString());
+  return {x.size(0), x.size(1), weight.size(0), x.size(2) * x.size(3)};
+}
+
 // What flows back into a result of these sizes.
-inline void check_gradient(const at::Tensor& grad, const at::Tensor& query,
+inline void check_gradient(const at::Tensor& grad, const at::Tensor& like,
                            at::IntArrayRef sizes) {
   TORCH_CHECK(grad.sizes() == sizes, "expected a gradient of size ", sizes,
               ", got ", grad.sizes());
-  TORCH_CHECK(grad.device() == query.device() &&
-                  grad.scalar_type() == query.scalar_type(),
-              "expected a gradient of the query's device and dtype, got ",
-              grad.toString(), " and ", query.toString());
+  TORCH_CHECK(grad.device() == like.device() &&
+                  grad.scalar_type() == like.scalar_type(),
+              "expected a gradient of the input's device and dtype, got ",
+              grad.toString(), " and ", like.toString());
 }
 
 }  // namespace mmsapa

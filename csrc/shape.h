@@ -1,6 +1,6 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// Sizes of one SAPA call, shared by every device. Plain numbers, no PyTorch.
+// Sizes of one call, shared by every device. Plain numbers, no PyTorch.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,18 @@ struct Shape {
   MMSAPA_HD int64_t radius() const { return kernel_size / 2; }
   MMSAPA_HD int64_t window() const { return kernel_size * kernel_size; }
   MMSAPA_HD int64_t phases() const { return scale * scale; }
+};
+
+// Sizes of a normalisation over channels with a projection.
+//
+// x      [batch, channels, pixels]
+// weight [outputs, channels]
+// out    [batch, outputs, pixels]
+struct NormProjectShape {
+  int64_t batch;
+  int64_t channels;
+  int64_t outputs;
+  int64_t pixels;
 };
 
 }  // namespace mmsapa

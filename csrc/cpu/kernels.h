@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "shape.h"
 
@@ -13,6 +14,12 @@
 #endif
 
 namespace mmsapa::cpu {
+
+// What kernels of T sum in, and take and give the numbers that T is too
+// narrow for.
+template <typename T>
+using Accumulate =
+    std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // All maps are contiguous; sizes stand in shape.h. A null gradient is not
 // wanted, and its work is left out.
@@ -44,6 +51,29 @@ struct Kernels {
                            const T* key,    // [N, E, H, W]
                            T* grad_query,   // [N, E, Hq, Wq] or null
                            T* grad_key);    // [N, E, H, W] or null
+
+  // The weight is centred: its rows sum to 0.
+  void (*norm_project)(const NormProjectShape&,
+                       const T* x,                   // [N, C, P]
+                       const Accumulate<T>* weight,  // [E, C]
+                       const Accumulate<T>* bias,    // [E]
+                       double eps,
+                       T* out,                // [N, E, P]
+                       Accumulate<T>* mean,   // [N, P]
+                       Accumulate<T>* rstd);  // [N, P]
+
+  void (*norm_project_backward)(
+      const NormProjectShape&,
+      const T* grad,                // [N, E, P]
+      const T* x,                   // [N, C, P]
+      const Accumulate<T>* weight,  // [E, C]
+      const Accumulate<T>* bias,    // [E]
+      const T* out,                 // [N, E, P]
+      const Accumulate<T>* mean,    // [N, P]
+      const Accumulate<T>* rstd,    // [N, P]
+      T* grad_x,                    // [N, C, P] or null
+      Accumulate<T>* grad_weight,   // [E, C], zero, or null
+      Accumulate<T>* grad_bias);    // [E], zero, or null
 };
 
 // T is float, double, c10::Half or c10::BFloat16.

@@ -4,6 +4,7 @@
 #ifdef MMSAPA_X86
 #define MMSAPA_ISA avx2
 #define MMSAPA_TARGET "avx2,fma,f16c"
+#define MMSAPA_F16C
 #define MMSAPA_VECTOR_BYTES 32
 #include "kernels_impl.h"
 #endif

@@ -3,11 +3,14 @@
 // The CPU kernels as PyTorch operators. The schemas are defined in
 // mmsapa/ops/registrations.py, where the other registrations stand.
 #include <ATen/Dispatch.h>
+#include <ATen/Version.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <array>
+#include <string>
 #include <tuple>
 
 #include "checks.h"
@@ -16,25 +19,24 @@
 namespace mmsapa {
 namespace {
 
-// The widest instruction set that this machine has.
+// Of the widest instruction set that PyTorch uses on this machine, which is
+// what ATEN_CPU_CAPABILITY says where it is set.
 template <typename T>
 const cpu::Kernels<T>& kernels() {
 #ifdef MMSAPA_X86
-  if (__builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return cpu::avx512::table<T>();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return cpu::avx2::table<T>();
+  static const std::string capability = at::get_cpu_capability();
+  if (capability == "AVX512") return cpu::avx512::table<T>();
+  if (capability == "AVX2") return cpu::avx2::table<T>();
 #endif
   return cpu::baseline::table<T>();
 }
 
-// A gradient of the size of `like`, zero where nothing flows into it; empty
-// where it is not wanted.
-at::Tensor gradient(const at::Tensor& like, bool wanted) {
-  return wanted ? at::zeros_like(like, at::MemoryFormat::Contiguous)
-                : at::empty({0}, like.options());
+// A gradient of the size of `like`, to be written; empty where it is not
+// wanted, and zero where nothing flows into it.
+at::Tensor gradient(const at::Tensor& like, bool wanted, bool written) {
+  if (!wanted) return at::empty({0}, like.options());
+  return written ? at::empty_like(like, at::MemoryFormat::Contiguous)
+                 : at::zeros_like(like, at::MemoryFormat::Contiguous);
 }
 
 template <typename T>
@@ -73,9 +75,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
       {shape.batch, shape.channels, shape.query_height, shape.query_width});
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous(), v = value.contiguous();
-  auto grad_query = gradient(query, mask[0]);
-  auto grad_key = gradient(key, mask[1]);
-  auto grad_value = gradient(value, mask[2]);
+  auto grad_query = gradient(query, mask[0], g.numel() != 0);
+  auto grad_key = gradient(key, mask[1], g.numel() != 0);
+  auto grad_value = gradient(value, mask[2], g.numel() != 0);
   if (g.numel() != 0) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_upsample_backward",
@@ -120,8 +122,8 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
       {shape.batch, shape.window(), shape.query_height, shape.query_width});
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous();
-  auto grad_query = gradient(query, mask[0]);
-  auto grad_key = gradient(key, mask[1]);
+  auto grad_query = gradient(query, mask[0], g.numel() != 0);
+  auto grad_key = gradient(key, mask[1], g.numel() != 0);
   if (g.numel() != 0) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_kernels_backward",
@@ -136,6 +138,65 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
   return {grad_query, grad_key};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+    double eps) {
+  const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  const auto map = x.contiguous(), w = weight.contiguous(),
+             b = bias.contiguous();
+  auto out = at::empty({shape.batch, shape.outputs, x.size(2), x.size(3)},
+                       x.options());
+  auto mean = at::empty({shape.batch, 1, x.size(2), x.size(3)}, b.options());
+  auto rstd = at::empty_like(mean);
+  if (mean.numel() == 0) return {out, mean, rstd};
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, x.scalar_type(), "norm_project", [&] {
+        using A = cpu::Accumulate<scalar_t>;
+        kernels<scalar_t>().norm_project(
+            shape, map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
+            b.const_data_ptr<A>(), eps, out.data_ptr<scalar_t>(),
+            mean.data_ptr<A>(), rstd.data_ptr<A>());
+      });
+  return {out, mean, rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
+    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+    const at::Tensor& bias, const at::Tensor& out, const at::Tensor& mean,
+    const at::Tensor& rstd, std::array<bool, 3> mask) {
+  const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  check_gradient(grad, x, {shape.batch, shape.outputs, x.size(2), x.size(3)});
+  TORCH_CHECK(out.sizes() == grad.sizes() &&
+                  out.scalar_type() == x.scalar_type() &&
+                  mean.numel() == shape.batch * shape.pixels &&
+                  rstd.sizes() == mean.sizes() &&
+                  mean.scalar_type() == weight.scalar_type() &&
+                  rstd.scalar_type() == weight.scalar_type(),
+              "expected out, mean and rstd as norm_project gives them, got ",
+              out.sizes(), ", ", mean.sizes(), " and ", rstd.sizes());
+  const auto g = grad.contiguous(), map = x.contiguous(),
+             w = weight.contiguous(), b = bias.contiguous(),
+             o = out.contiguous(), m = mean.contiguous(),
+             r = rstd.contiguous();
+  auto grad_x = gradient(x, mask[0], g.numel() != 0);
+  auto grad_weight = gradient(weight, mask[1], false);
+  auto grad_bias = gradient(bias, mask[2], false);
+  if (g.numel() == 0) return {grad_x, grad_weight, grad_bias};
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, x.scalar_type(), "norm_project_backward", [&] {
+        using A = cpu::Accumulate<scalar_t>;
+        kernels<scalar_t>().norm_project_backward(
+            shape, g.const_data_ptr<scalar_t>(),
+            map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
+            b.const_data_ptr<A>(), o.const_data_ptr<scalar_t>(),
+            m.const_data_ptr<A>(), r.const_data_ptr<A>(),
+            data_or_null<scalar_t>(grad_x, mask[0]),
+            data_or_null<A>(grad_weight, mask[1]),
+            data_or_null<A>(grad_bias, mask[2]));
+      });
+  return {grad_x, grad_weight, grad_bias};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
@@ -143,6 +204,8 @@ TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
   m.impl("sapa_upsample_backward", &sapa_upsample_backward);
   m.impl("sapa_kernels", &sapa_kernels);
   m.impl("sapa_kernels_backward", &sapa_kernels_backward);
+  m.impl("norm_project", &norm_project);
+  m.impl("norm_project_backward", &norm_project_backward);
 }
 
 }  // namespace mmsapa

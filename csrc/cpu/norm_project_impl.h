@@ -1,0 +1,295 @@
+// Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
+//
+// Layer normalisation over channels and a projection, in one reading of the
+// map. Included by kernels_impl.h alone, inside the namespace of an
+// instruction set.
+//
+// The vector lanes are pixels. A tile of them is staged in the cache, where
+// mean, variance and products are taken of it; the normalised map is never
+// written. Staged maps are cut into panels, [panels][rows][kPanel] pixels, so
+// that products read them from front to back.
+
+constexpr int kVectors = 2;  // in a row of a panel
+constexpr int kProductRows = MMSAPA_VECTOR_BYTES == 64 ? 8 : 4;
+// Of the gradient of the weight, kOuterRows outputs by as many channels as
+// make a whole number of vectors.
+constexpr int kOuterRows = 4;
+constexpr int kOuterCols = MMSAPA_VECTOR_BYTES == 64 ? 4 : 2;
+// A staged map stays in the cache.
+constexpr int64_t kStagedBytes = 256 << 10;
+constexpr int64_t kMaxPixels = 1024;
+// The gradient of the weight is summed in so many parts, whatever the number
+// of threads: then it is the same for any.
+constexpr int64_t kParts = 32;
+
+template <typename A>
+constexpr int64_t kPanel = kVectors * Vector<A>::kLanes;
+
+// [rows, depth] to [rows / kProductRows][depth][kProductRows], so that
+// multiply() reads it from front to back; zero beyond the last row.
+template <typename A, typename At>
+Buffer<A> packed(int64_t rows, int64_t depth, At at) {
+  Buffer<A> buffer(round_up(rows, kProductRows) * depth);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < depth; ++k)
+      buffer.get()[(r / kProductRows * depth + k) * kProductRows +
+                   r % kProductRows] = at(r, k);
+  return buffer;
+}
+
+// matrix [rows, depth], packed, times a panel [depth][kPanel]; each row is
+// given to write(row, vector of the panel, product).
+template <typename A, typename Write>
+void multiply(const A* matrix, int64_t rows, int64_t depth, const A* panel,
+              Write write) {
+  constexpr int64_t kLanes = Vector<A>::kLanes;
+  for (int64_t r = 0; r < rows; r += kProductRows) {
+    Vec<A> sum[kProductRows][kVectors] = {};
+    const A* from = panel;
+    for (int64_t k = 0; k < depth; ++k, from += kPanel<A>) {
+      Vec<A> x[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) x[v] = load(from + v * kLanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < kProductRows; ++i) {
+        const A factor = *matrix++;
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sum[i][v] += factor * x[v];
+      }
+    }
+    for (int64_t i = 0; i < std::min<int64_t>(kProductRows, rows - r); ++i)
+      for (int v = 0; v < kVectors; ++v) write(r + i, v, sum[i][v]);
+  }
+}
+
+// sums [rows / kOuterRows][cols / kOuterCols][kOuterRows][kOuterCols] +=
+// lhs rhs^T over all pixels; lhs and rhs are panels of so many rows.
+template <typename A>
+void add_outer(const A* lhs, int64_t rows, const A* rhs, int64_t cols,
+               int64_t panels, A* sums) {
+  constexpr int64_t kLanes = Vector<A>::kLanes;
+  constexpr int kSums = kOuterRows * kOuterCols;
+  for (int64_t r = 0; r < rows; r += kOuterRows)
+    for (int64_t c = 0; c < cols; c += kOuterCols, sums += kSums) {
+      Vec<A> sum[kSums] = {};
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        const A* left = lhs + (panel * rows + r) * kPanel<A>;
+        const A* right = rhs + (panel * cols + c) * kPanel<A>;
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          Vec<A> y[kOuterCols];
+#pragma GCC unroll 8
+          for (int j = 0; j < kOuterCols; ++j)
+            y[j] = load(right + j * kPanel<A> + v * kLanes);
+#pragma GCC unroll 8
+          for (int i = 0; i < kOuterRows; ++i) {
+            const Vec<A> x = load(left + i * kPanel<A> + v * kLanes);
+#pragma GCC unroll 8
+            for (int j = 0; j < kOuterCols; ++j)
+              sum[i * kOuterCols + j] += x * y[j];
+          }
+        }
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < kSums; i += kLanes)
+        store(sums + i, load(sums + i) + sums_of<A>(sum + i));
+    }
+}
+
+// Pixels [begin, begin + size) of one image.
+struct PixelTile {
+  int64_t image, begin, size;
+};
+
+class PixelTiling {
+ public:
+  template <typename A>
+  static PixelTiling of(const NormProjectShape& s, A) {
+    const int64_t fit = kStagedBytes / (s.channels * sizeof(A));
+    const int64_t most = round_up(std::min(kMaxPixels, fit), kPanel<A>);
+    const int64_t across = std::max<int64_t>(1, (s.pixels + most - 1) / most);
+    return PixelTiling(s,
+                       round_up((s.pixels + across - 1) / across, kPanel<A>));
+  }
+  int64_t size() const { return images_ * across_; }
+  int64_t pixels() const { return pixels_; }
+  PixelTile operator()(int64_t i) const {
+    const int64_t begin = i % across_ * pixels_;
+    return {i / across_, begin, std::min(pixels_, size_ - begin)};
+  }
+
+ private:
+  PixelTiling(const NormProjectShape& s, int64_t pixels)
+      : images_(s.batch),
+        size_(s.pixels),
+        pixels_(pixels),
+        across_((s.pixels + pixels - 1) / pixels) {}
+  int64_t images_, size_, pixels_, across_;
+};
+
+// Calls use(channel, pixel of the tile, vector) for every vector of the tile,
+// zeros after its last pixel.
+template <typename A, typename T, typename Use>
+void for_each_vector(const NormProjectShape& s, const PixelTile& tile,
+                     const T* map /* [N, channels, P] */, int64_t channels,
+                     Use use) {
+  // Every channel is in another page, where no hardware looks ahead.
+  constexpr int64_t kAhead = 4;
+  for (int64_t c = 0; c < channels; ++c) {
+    const T* plane = map + (tile.image * channels + c) * s.pixels + tile.begin;
+    const T* later = c + kAhead < channels ? plane + kAhead * s.pixels : plane;
+    for (int64_t j = 0; j < round_up(tile.size, kPanel<A>);
+         j += Vector<A>::kLanes) {
+      __builtin_prefetch(later + j);
+      use(c, j, load_as<A>(plane + j, tile.size - j));
+    }
+  }
+}
+
+// Where pixel j of row r stands in panels of `rows` rows.
+template <typename A>
+int64_t in_panels(int64_t rows, int64_t r, int64_t j) {
+  return (j / kPanel<A> * rows + r) * kPanel<A> + j % kPanel<A>;
+}
+
+template <typename T, typename A>
+void norm_project(const NormProjectShape& s, const T* x, const A* weight,
+                  const A* bias, double eps, T* out, A* mean, A* rstd) {
+  const PixelTiling tiles = PixelTiling::of(s, A());
+  const Buffer<A> matrix = packed<A>(
+      s.outputs, s.channels,
+      [&](int64_t e, int64_t c) { return weight[e * s.channels + c]; });
+  at::parallel_for(0, tiles.size(), 1, [&](int64_t begin, int64_t end) {
+    constexpr int64_t kLanes = Vector<A>::kLanes;
+    Buffer<A> panels(s.channels * tiles.pixels());
+    Buffer<A> sums(tiles.pixels());
+    for (int64_t i = begin; i < end; ++i) {
+      const PixelTile tile = tiles(i);
+      std::fill_n(sums.get(), tiles.pixels(), A(0));
+      for_each_vector<A>(
+          s, tile, x, s.channels, [&](int64_t c, int64_t j, Vec<A> v) {
+            store(panels.get() + in_panels<A>(s.channels, c, j), v);
+            store(sums.get() + j, load(sums.get() + j) + v);
+          });
+      const int64_t first = tile.image * s.pixels + tile.begin;
+      for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
+        A* panel = panels.get() + j * s.channels;
+        Vec<A> scale[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t at = j + v * kLanes;
+          const Vec<A> centre = load(sums.get() + at) / A(s.channels);
+          Vec<A> squares = {};
+          for (int64_t c = 0; c < s.channels; ++c) {
+            A* cell = panel + c * kPanel<A> + v * kLanes;
+            const Vec<A> y = load(cell) - centre;
+            store(cell, y);
+            squares += y * y;
+          }
+          squares = squares / A(s.channels) + A(eps);
+          for (int64_t l = 0; l < kLanes; ++l)
+            scale[v][l] = A(1) / std::sqrt(squares[l]);
+          store_as<A>(mean + first + at, centre, tile.size - at);
+          store_as<A>(rstd + first + at, scale[v], tile.size - at);
+        }
+        T* to = out + tile.image * s.outputs * s.pixels + tile.begin + j;
+        multiply<A>(matrix.get(), s.outputs, s.channels, panel,
+                    [&](int64_t e, int v, Vec<A> product) {
+                      const int64_t at = v * kLanes;
+                      store_as<A>(to + e * s.pixels + at,
+                                  product * scale[v] + bias[e],
+                                  tile.size - j - at);
+                    });
+      }
+    }
+  });
+}
+
+// With W centred, z = W x, out = rstd z + bias, for every pixel:
+//   grad_x = rstd W^T grad - (x - mean) rstd^2 / C sum_e grad (out - bias)
+template <typename T, typename A>
+void norm_project_backward(const NormProjectShape& s, const T* grad,
+                           const T* x, const A* weight, const A* bias,
+                           const T* out, const A* mean, const A* rstd,
+                           T* grad_x, A* grad_weight, A* grad_bias) {
+  const PixelTiling tiles = PixelTiling::of(s, A());
+  const int64_t rows = round_up(s.outputs, kOuterRows);
+  const int64_t cols = round_up(s.channels, kOuterCols);
+  const int64_t parts = std::min(kParts, tiles.size());
+  const Buffer<A> matrix = packed<A>(
+      s.channels, s.outputs,
+      [&](int64_t c, int64_t e) { return weight[e * s.channels + c]; });
+  Buffer<A> weights(parts * rows * cols);
+  const bool streams =
+      s.batch * s.channels * s.pixels * static_cast<int64_t>(sizeof(T)) >=
+      kStreamedBytes;
+  Buffer<A> biases(parts * s.outputs * Vector<A>::kLanes);
+  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    constexpr int64_t kLanes = Vector<A>::kLanes;
+    // Rows beyond the last output or channel stay zero.
+    Buffer<A> centred(cols * tiles.pixels()), scaled(rows * tiles.pixels());
+    Buffer<A> factors(tiles.pixels());
+    for (int64_t part = begin; part < end; ++part)
+      for (int64_t i = part * tiles.size() / parts;
+           i < (part + 1) * tiles.size() / parts; ++i) {
+        const PixelTile tile = tiles(i);
+        const A* centre = mean + tile.image * s.pixels + tile.begin;
+        const A* scale = rstd + tile.image * s.pixels + tile.begin;
+        const T* result = out + tile.image * s.outputs * s.pixels + tile.begin;
+        std::fill_n(factors.get(), tiles.pixels(), A(0));
+        for_each_vector<A>(
+            s, tile, grad, s.outputs, [&](int64_t e, int64_t j, Vec<A> g) {
+              const int64_t rest = tile.size - j;
+              const Vec<A> z =
+                  load_as<A>(result + e * s.pixels + j, rest) - bias[e];
+              store(factors.get() + j, load(factors.get() + j) + g * z);
+              store(scaled.get() + in_panels<A>(rows, e, j),
+                    g * load_as<A>(scale + j, rest));
+              A* sum = biases.get() + (part * s.outputs + e) * kLanes;
+              store(sum, load(sum) + g);
+            });
+        for_each_vector<A>(s, tile, x, s.channels,
+                           [&](int64_t c, int64_t j, Vec<A> v) {
+                             store(centred.get() + in_panels<A>(cols, c, j),
+                                   v - load_as<A>(centre + j, tile.size - j));
+                           });
+        const int64_t panels = (tile.size + kPanel<A> - 1) / kPanel<A>;
+        if (grad_weight)
+          add_outer<A>(scaled.get(), rows, centred.get(), cols, panels,
+                       weights.get() + part * rows * cols);
+        if (!grad_x) continue;
+        for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
+          Vec<A> factor[kVectors];
+          for (int v = 0; v < kVectors; ++v) {
+            const int64_t at = j + v * kLanes;
+            const Vec<A> r = load_as<A>(scale + at, tile.size - at);
+            factor[v] = load(factors.get() + at) * r * r / A(s.channels);
+          }
+          T* to = grad_x + tile.image * s.channels * s.pixels + tile.begin + j;
+          multiply<A>(
+              matrix.get(), s.channels, s.outputs, scaled.get() + j * rows,
+              [&](int64_t c, int v, Vec<A> product) {
+                const int64_t at = v * kLanes;
+                const Vec<A> y =
+                    load(centred.get() + in_panels<A>(cols, c, j) + at);
+                write_as<A>(to + c * s.pixels + at, product - factor[v] * y,
+                            tile.size - j - at, streams);
+              });
+        }
+      }
+    fence();
+  });
+  for (int64_t part = 0; part < parts; ++part) {
+    constexpr int64_t kLanes = Vector<A>::kLanes;
+    for (int64_t l = 0; l < s.outputs * kLanes && grad_bias; ++l)
+      grad_bias[l / kLanes] += biases.get()[part * s.outputs * kLanes + l];
+    for (int64_t e = 0; e < s.outputs && grad_weight; ++e)
+      for (int64_t c = 0; c < s.channels; ++c) {
+        const int64_t block =
+            e / kOuterRows * (cols / kOuterCols) + c / kOuterCols;
+        grad_weight[e * s.channels + c] +=
+            weights.get()[part * rows * cols +
+                          (block * kOuterRows + e % kOuterRows) * kOuterCols +
+                          c % kOuterCols];
+      }
+  }
+}
