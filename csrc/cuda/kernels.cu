@@ -213,11 +213,10 @@ struct Backward {
     cudaError_t error = cudaSuccess;
     const auto run = [&](auto instance) {
       using I = decltype(instance);
-      using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
       using Phases = fused::Phases<I::S, scalar_t>;
       error = launch(fused::query_backward_kernel<I::K, I::S, scalar_t>,
-                     Tile::blocks(shape, band, 1), stream, shape, band, query,
-                     key, value, grad_out, grad_weights, grad_query,
+                     tiles(shape, band), stream, shape, band, query, key,
+                     value, grad_out, grad_weights, grad_query,
                      reinterpret_cast<Phases*>(weights),
                      reinterpret_cast<Phases*>(grad_key ? grads : nullptr));
     };
@@ -257,15 +256,14 @@ cudaError_t upsample(const Shape& shape, const scalar_t* query,
   cudaError_t error = cudaSuccess;
   const auto run = [&](auto instance) {
     using I = decltype(instance);
-    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
     const Band band = whole(shape);
     // Enough blocks for every multiprocessor, yet not so few channels each
     // that recomputing the weights is what they do.
-    const int64_t wanted = 512 / larger(Tile::blocks(shape, band, 1), 1);
+    const int64_t wanted = 512 / larger(tiles(shape, band), 1);
     const int64_t parts = larger(smaller(wanted, shape.channels / 32), 1);
     error = launch(fused::upsample_kernel<I::K, I::S, scalar_t>,
-                   Tile::blocks(shape, band, parts), stream, shape, band,
-                   parts, query, key, value, out);
+                   tiles(shape, band) * parts, stream, shape, band, parts,
+                   query, key, value, out);
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
 
@@ -300,11 +298,10 @@ cudaError_t kernels(const Shape& shape, const scalar_t* query,
   cudaError_t error = cudaSuccess;
   const auto run = [&](auto instance) {
     using I = decltype(instance);
-    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
     const Band band = whole(shape);
-    error = launch(fused::weights_kernel<I::K, I::S, scalar_t>,
-                   Tile::blocks(shape, band, 1), stream, shape, band, query,
-                   key, weights);
+    error =
+        launch(fused::weights_kernel<I::K, I::S, scalar_t>, tiles(shape, band),
+               stream, shape, band, query, key, weights);
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
 

@@ -5,6 +5,9 @@
 //
 // The threads of a block are fibers that change at barriers only, in an order
 // that can be chosen: results that depend on it betray a missing barrier.
+// Asynchronous copies spoil what they overwrite at once and arrive no sooner
+// than they are waited for: results that are not numbers betray a missing
+// wait.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,6 +19,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -57,6 +61,13 @@ inline int order = 0;
 inline ucontext_t scheduler;
 inline std::vector<ucontext_t> fibers;
 inline std::vector<char> at_barrier;
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+inline std::vector<std::vector<Copy>> copies, committed;  // of each thread
 inline const std::function<void()>* body;
 
 inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
@@ -74,6 +85,8 @@ inline void launch(unsigned blocks, unsigned threads,
   static std::vector<char> stacks;
   stacks.resize(threads * kStack);
   fibers.resize(threads);
+  copies.resize(threads);
+  committed.resize(threads);
   body = &kernel;
   std::mt19937 random(order);
   for (unsigned block : ordered(blocks, random)) {
@@ -98,6 +111,11 @@ inline void launch(unsigned blocks, unsigned threads,
         std::abort();
       }
     }
+    for (unsigned t = 0; t < threads; ++t) {
+      if (copies[t].empty() && committed[t].empty()) continue;
+      std::fprintf(stderr, "copies that nobody has waited for\n");
+      std::abort();
+    }
   }
 }
 
@@ -107,4 +125,30 @@ inline void __syncthreads() {
   const unsigned t = threadIdx.x;
   emulate::at_barrier[t] = true;
   swapcontext(&emulate::fibers[t], &emulate::scheduler);
+}
+
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
+      reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+    std::fprintf(stderr, "a misaligned copy\n");
+    std::abort();
+  }
+  std::memset(to, 0xff, bytes);
+  emulate::copies[threadIdx.x].push_back({to, from, bytes});
+}
+
+inline void __pipeline_commit() {
+  auto& from = emulate::copies[threadIdx.x];
+  auto& to = emulate::committed[threadIdx.x];
+  to.insert(to.end(), from.begin(), from.end());
+  from.clear();
+}
+
+// For all there are, whatever it is told: nobody asks for less.
+inline void __pipeline_wait_prior(size_t) {
+  auto& copies = emulate::committed[threadIdx.x];
+  for (const emulate::Copy& copy : copies) {
+    std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+  copies.clear();
 }

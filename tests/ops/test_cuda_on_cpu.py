@@ -101,8 +101,8 @@ def expect(inputs, grads, kernel_size, scale):
     ]
 
 
-def case(sizes, kernel_size, scale, dtype):
-    inputs = make(sizes, kernel_size, scale, dtype, 'cpu', short=1)
+def case(sizes, kernel_size, scale, dtype, short=1):
+    inputs = make(sizes, kernel_size, scale, dtype, 'cpu', short)
     n, _, hq, wq = inputs[0].shape
     grads = [
         torch.randn(n, channels, hq, wq).to(dtype)
@@ -123,11 +123,52 @@ def test_equals_reference(kernel_size, scale, dtype, run):
         assert_close(compute(run, *arguments), expect(*arguments), dtype)
 
 
-@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 3)])
+# What the kernels for one size distinguish: channels around those staged at
+# once, widths that are odd or even, several parts, many blocks.
+FUSED_SIZES = [
+    (1, 1, 7, 5, 34),
+    (1, 7, 8, 4, 33),
+    (1, 8, 9, 1, 2),
+    (1, 9, 17, 9, 64),
+    (2, 17, 1, 3, 36),
+    (1, 16, 70, 5, 31),
+    (64, 2, 34, 5, 18),
+]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize('kernel_size', [5, 3])
+@pytest.mark.parametrize('short', [0, 1])
+@pytest.mark.parametrize('sizes', FUSED_SIZES, ids=str)
+def test_fused_kernels_equal_reference(sizes, short, kernel_size, dtype, run):
+    arguments = case(sizes, kernel_size, 2, dtype, short)
+    assert_close(compute(run, *arguments), expect(*arguments), dtype)
+
+
+def one_further(x):
+    """The same numbers, an element away from where words begin."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('kernel_size', [5, 3])
+def test_maps_may_begin_anywhere(kernel_size, dtype, run):
+    inputs, grads, *sizes = case((1, 9, 10, 5, 34), kernel_size, 2, dtype, 0)
+    first = compute(run, inputs, grads, *sizes)
+    moved = ([one_further(x) for x in maps] for maps in (inputs, grads))
+    again = compute(run, *moved, *sizes)
+    for x, y in zip(first, again, strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ('kernel_size', 'scale', 'channels'), [(5, 2, 10), (5, 2, 70), (3, 3, 10)]
+)
 def test_order_of_threads_and_size_of_workspace_do_not_matter(
-    kernel_size, scale, run
+    kernel_size, scale, channels, run
 ):
-    arguments = case((2, 9, 10, 11, 35), kernel_size, scale, torch.float32)
+    sizes = (2, 9, channels, 11, 35)
+    arguments = case(sizes, kernel_size, scale, torch.float32)
     first = compute(run, *arguments)
     for options in (
         dict(order=1),
