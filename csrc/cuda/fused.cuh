@@ -395,6 +395,13 @@ __device__ void softmax(acc_t (&window)[N][P]) {
   }
 }
 
+// The numbers of the thread's cell in the block's tile of a window map.
+template <int K, typename phases_t>
+__device__ phases_t* own_map(phases_t* map) {
+  return map + static_cast<int64_t>(blockIdx.x) * K * K * kThreads +
+         threadIdx.x;
+}
+
 template <int K, int S, typename scalar_t, typename Window>
 __device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
 #pragma unroll
@@ -405,10 +412,6 @@ __device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
     kept[o * kThreads] = phases;
   }
 }
-
-// Has the compiler read memory anew, instead of keeping what it knows of it
-// in registers that are not there.
-__device__ inline void forget() { asm volatile("" ::: "memory"); }
 
 // Parts: runs of channels, for maps too small to fill a GPU. Each recomputes
 // the weights.
@@ -449,65 +452,88 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   for (int o = 0; o < K * K; ++o) to.store_next(window[o]);
 }
 
-// Backward as seen from the queries: P and dS into the workspace for the
-// gather, and grad_query. dP is in grad_weights or, where that is null, made
-// of grad_out and value.
+// What backward keeps: P, and dP in `parts`, each the sum over a run of
+// channels, or in one part grad_weights where that is not null. The maps and
+// the parts are made side by side, so that small maps too fill a GPU.
 template <int K, int S, typename scalar_t>
-__global__ void __launch_bounds__(kThreads) query_backward_kernel(
-    Shape shape, Band band,
-    const scalar_t* query,              // [N, E, Hq, Wq]
-    const scalar_t* key,                // [N, E, H, W]
-    const scalar_t* value,              // [N, C, H, W]
-    const scalar_t* grad_out,           // [N, C, Hq, Wq]
-    const scalar_t* grad_weights,       // [N, K*K, Hq, Wq] or null
-    scalar_t* grad_query,               // [N, E, Hq, Wq] or null
-    Phases<S, scalar_t>* kept_weights,  // [images, tiles, K*K, kThreads]
-    Phases<S, scalar_t>* kept_grads)    // the same, or null
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    window_maps_kernel(Shape shape, Band band, int64_t parts,
+                       const scalar_t* query,         // [N, E, Hq, Wq]
+                       const scalar_t* key,           // [N, E, H, W]
+                       const scalar_t* value,         // [N, C, H, W]
+                       const scalar_t* grad_out,      // [N, C, Hq, Wq]
+                       const scalar_t* grad_weights,  // [N, K*K, Hq, Wq]
+                       Phases<S, scalar_t>* maps)  // [1 + parts, images, ...]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
-  using acc_t = acc_type<scalar_t>;
   __shared__ typename Tile::Stage stage;
   Tile tile(shape, band, stage);
   typename Tile::Window window;
-  tile.dot(query, key, shape.embed, 0, shape.embed, window);
-  softmax(window);
-  const int64_t kept =
-      static_cast<int64_t>(blockIdx.x) * K * K * kThreads + threadIdx.x;
-  keep<K, S, scalar_t>(window, kept_weights + kept);
-  if (grad_query == nullptr && kept_grads == nullptr) return;
-
-  // Registers hold one window map. The weights come back from the workspace,
-  // each thread's own, and twice.
-  forget();
-  if (grad_weights == nullptr) {
-    tile.dot(grad_out, value, shape.channels, 0, shape.channels, window);
+  if (tile.part() == 0) {
+    tile.dot(query, key, shape.embed, 0, shape.embed, window);
+    softmax(window);
+  } else if (grad_weights == nullptr) {
+    tile.dot(grad_out, value, shape.channels,
+             (tile.part() - 1) * shape.channels / parts,
+             tile.part() * shape.channels / parts, window);
   } else {
     auto from = tile.all_queries(grad_weights, K * K);
 #pragma unroll
     for (int o = 0; o < K * K; ++o) from.widen(from.load_next(), window[o]);
   }
-  const Phases<S, scalar_t>* weights = kept_weights + kept;
-  acc_t delta[S * S] = {};
+  keep<K, S, scalar_t>(window, own_map<K>(maps));
+}
+
+// dS, in place of the first part of dP. Thread: a query.
+template <int K, int S, typename acc_t>
+__global__ void __launch_bounds__(kThreads)
+    softmax_backward_kernel(Shape shape, Band band, int64_t parts,
+                            acc_t* maps)  // [1 + parts, images, ...]
+{
+  constexpr int kQueries = kThreads * S * S;  // of a tile
+  const int64_t query =
+      static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t size = map_size(shape, band);
+  const acc_t* weights =
+      maps + query / kQueries * kQueries * K * K + query % kQueries;
+  acc_t* grads = maps + size + (weights - maps);
+  acc_t weight[K * K], grad[K * K] = {}, delta = 0;
+  for (int64_t part = 0; part < parts; ++part) {
 #pragma unroll
-  for (int o = 0; o < K * K; ++o) {
-    const Phases<S, scalar_t> weight = weights[o * kThreads];
-#pragma unroll
-    for (int p = 0; p < S * S; ++p) delta[p] += weight.lane[p] * window[o][p];
-  }
-  forget();
-#pragma unroll
-  for (int o = 0; o < K * K; ++o) {
-    const Phases<S, scalar_t> weight = weights[o * kThreads];
-#pragma unroll
-    for (int p = 0; p < S * S; ++p) {
-      window[o][p] = weight.lane[p] * (window[o][p] - delta[p]);
+    for (int o = 0; o < K * K; ++o) {
+      grad[o] += grads[part * size + o * kQueries];
     }
   }
-  if (kept_grads != nullptr) {
-    keep<K, S, scalar_t>(window, kept_grads + kept);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    weight[o] = weights[o * kQueries];
+    delta += weight[o] * grad[o];
   }
-  if (grad_query == nullptr) return;
-  tile.aggregate(window, key, shape.embed, 0, shape.embed, grad_query);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    grads[o * kQueries] = weight[o] * (grad[o] - delta);
+  }
+}
+
+template <int K, int S, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    aggregate_kernel(Shape shape, Band band, int64_t channels,
+                     const Phases<S, scalar_t>* window_map,  // [images, ...]
+                     const scalar_t* low,  // [N, channels, H, W]
+                     scalar_t* high)       // [N, channels, Hq, Wq]
+{
+  using Tile = TileOfCells<K, S, scalar_t>;
+  __shared__ typename Tile::Stage stage;
+  Tile tile(shape, band, stage);
+  typename Tile::Window window;
+  window_map = own_map<K>(window_map);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    const Phases<S, scalar_t> phases = window_map[o * kThreads];
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) window[o][p] = phases.lane[p];
+  }
+  tile.aggregate(window, low, channels, 0, channels, high);
 }
 
 constexpr int kKeys = 4;  // a thread's keys in x and in y
