@@ -550,9 +550,24 @@ struct Gather {
   static constexpr int kChannels = 32 * M;
   static constexpr int kCells = kKeys + K - 1;  // in a row, that see a key
   static constexpr int kQueries = (kKeys * kWarps + K - 1) * S;
+  static constexpr int kWord = kPerWord<scalar_t>;
+  static constexpr int kWords = kQueries / kWord;
+  static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
+  static_assert(S % kWord == 0, "rows of queries are made of words");
 
   acc_t highs[kQueries][kChannels + 1];  // padded: written across channels
   Pack<acc_t, kKeys> weights[kWarps][S][kCells * S][kKeys];
+  // Where 16-bit numbers arrive, for the thread that fetches them to widen.
+  alignas(kWordBytes)
+      scalar_t arrived[kNarrow ? kChannels : 1][kNarrow ? kQueries : 1];
+
+  __device__ scalar_t* arrival(int channel, int query) {
+    if constexpr (kNarrow) {
+      return &arrived[channel][query];
+    } else {
+      return &highs[query][channel];
+    }
+  }
 
   static int64_t blocks(const Shape& shape, const Band& band,
                         int64_t channels) {
@@ -592,6 +607,24 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
   const int64_t first = (band.image + image) * channels + channel;
   high += first * high_plane;
 
+  // The thread fetches one word of a row of queries in every kAtOnce-th
+  // channel: neighbours read what is side by side in memory.
+  constexpr int kAtOnce = kThreads / G::kWords;
+  const bool fetches = threadIdx.x < kAtOnce * G::kWords;
+  const int fetch_begin = threadIdx.x / G::kWords;
+  const int fetch_end = fetches ? count : 0;
+  const int query = threadIdx.x % G::kWords * G::kWord;
+  const int64_t query_x = (block_x - K / 2) * S + query;
+  const int inside = inside_row<scalar_t>(query_x, shape.query_width);
+  const bool words = has_words(high, shape.query_width);
+  // What is outside stays 0.
+  for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+#pragma unroll
+    for (int j = 0; j < G::kWord; ++j) {
+      if (j >= inside) *shared.arrival(c, query + j) = narrow<scalar_t>(0);
+    }
+  }
+
   acc_t sum[kKeys][kKeys][M] = {};
   const int64_t cell_begin = larger(key_y - K / 2, 0);
   const int64_t cell_end = smaller(key_y + kKeys + K / 2, band.last);
@@ -610,16 +643,20 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
       const int dy = top + y;
       const int cell = x + K - 1 - dx;  // of the kCells the warp reads
       const int64_t cell_x = key_x - K / 2 + cell;
-      Phases<S, scalar_t> phases = {};
-      if (dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width) {
-        const int64_t tile = tile_row + cell_x / kTileX;
-        phases = window_map[(tile * K * K + dy * K + dx) * kThreads +
-                            thread_row + cell_x % kTileX];
-      }
+      const int64_t tile = tile_row + cell_x / kTileX;
+      const acc_t* from = window_map[(tile * K * K + dy * K + dx) * kThreads +
+                                     thread_row + cell_x % kTileX]
+                              .lane;
+      const bool seen =
+          dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width;
 #pragma unroll
       for (int p = 0; p < S * S; ++p) {
-        shared.weights[warp][p / S][cell * S + p % S][y].lane[x] =
-            phases.lane[p];
+        acc_t* to = &shared.weights[warp][p / S][cell * S + p % S][y].lane[x];
+        if (seen) {
+          __pipeline_memcpy_async(to, from + p, kWordBytes);
+        } else {
+          *to = 0;
+        }
       }
     }
 
@@ -627,16 +664,18 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
       const int64_t query_y = cell_y * S + phase_y;
       if (query_y >= shape.query_height) break;
       if (phase_y > 0) __syncthreads();  // as above
-      for (int i = threadIdx.x; i < G::kQueries * G::kChannels;
-           i += kThreads) {
-        const int c = i / G::kQueries, q = i % G::kQueries;
-        const int64_t x = (block_x - K / 2) * S + q;
-        const bool inside = c < count && x >= 0 && x < shape.query_width;
-        shared.highs[q][c] =
-            inside
-                ? acc_t(widen(
-                      high[c * high_plane + query_y * shape.query_width + x]))
-                : acc_t(0);
+      const scalar_t* from = high + query_y * shape.query_width + query_x;
+      for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+        fetch(shared.arrival(c, query), from + c * high_plane, inside, words);
+      }
+      wait_for_copies();
+      if constexpr (G::kNarrow) {
+        for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+#pragma unroll
+          for (int j = 0; j < G::kWord; ++j) {
+            shared.highs[query + j][c] = widen(shared.arrived[c][query + j]);
+          }
+        }
       }
       __syncthreads();
 
@@ -666,19 +705,27 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
     }
   }
 
+  // By way of `highs`, so that neighbouring lanes write neighbouring keys.
   const int64_t plane = shape.height * shape.width;
-  low += first * plane;
+  constexpr int kRow = kKeys * kWarps;
+  low += first * plane + key_y * shape.width + block_x;
 #pragma unroll
-  for (int m = 0; m < M; ++m) {
-    if (lane + 32 * m >= count) continue;
+  for (int y = 0; y < kKeys; ++y) {
+    __syncthreads();  // the queries, or the row before, are done with
 #pragma unroll
-    for (int y = 0; y < kKeys; ++y) {
+    for (int x = 0; x < kKeys; ++x) {
 #pragma unroll
-      for (int x = 0; x < kKeys; ++x) {
-        if (key_y + y >= band.end || key_x + x >= shape.width) continue;
-        low[(lane + 32 * m) * plane + (key_y + y) * shape.width + key_x + x] =
-            narrow<scalar_t>(sum[y][x][m]);
+      for (int m = 0; m < M; ++m) {
+        shared.highs[warp * kKeys + x][lane + 32 * m] = sum[y][x][m];
       }
+    }
+    __syncthreads();
+    if (key_y + y >= band.end) return;
+    const int x = threadIdx.x % kRow;
+    if (block_x + x >= shape.width) continue;
+    for (int c = threadIdx.x / kRow; c < count; c += kThreads / kRow) {
+      low[c * plane + y * shape.width + x] =
+          narrow<scalar_t>(shared.highs[x][c]);
     }
   }
 }
