@@ -5,9 +5,9 @@
 // dot and aggregate: a block takes a tile of cells and a thread one cell with
 // its S*S queries, which share every key and value they read. The window maps
 // of the cell, S*S*K*K numbers, stay in registers; low-res channels pass by
-// in shared memory, with a halo that is 0 outside the map. The lanes of a warp
-// are neighbours in a row of cells, so that NCHW is read and written in whole
-// lines.
+// in shared memory, with a halo that is 0 outside the map, and are fetched
+// while those before are worked on. The lanes of a warp are neighbours in a
+// row of cells, so that NCHW is read and written in whole lines.
 //
 // gather: no two keys share a weight, so there a thread takes 4 x 4 keys of
 // several channels, and the lanes of a warp are channels.

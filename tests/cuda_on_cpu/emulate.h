@@ -8,6 +8,8 @@
 // Asynchronous copies spoil what they overwrite at once and arrive no sooner
 // than they are waited for: results that are not numbers betray a missing
 // wait.
+// One thing goes unseen: shared memory begins as 0 or as a block before left
+// it, where on a GPU anything may stand.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -78,6 +80,11 @@ inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
   return turns;
 }
 
+[[noreturn]] inline void fail(const char* what) {
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
+
 inline void fiber_main() { (*body)(); }
 
 inline void launch(unsigned blocks, unsigned threads,
@@ -106,15 +113,13 @@ inline void launch(unsigned blocks, unsigned threads,
       }
       waiting = std::count(at_barrier.begin(), at_barrier.end(), true);
       if (waiting != 0 && waiting != threads) {
-        std::fprintf(stderr, "a barrier that %u of %u threads reach\n",
-                     waiting, threads);
-        std::abort();
+        fail("a barrier that only some threads reach");
       }
     }
     for (unsigned t = 0; t < threads; ++t) {
-      if (copies[t].empty() && committed[t].empty()) continue;
-      std::fprintf(stderr, "copies that nobody has waited for\n");
-      std::abort();
+      if (!copies[t].empty() || !committed[t].empty()) {
+        fail("a copy that nobody has waited for");
+      }
     }
   }
 }
@@ -130,8 +135,7 @@ inline void __syncthreads() {
 inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
       reinterpret_cast<uintptr_t>(from) % bytes != 0) {
-    std::fprintf(stderr, "a misaligned copy\n");
-    std::abort();
+    emulate::fail("a misaligned copy");
   }
   std::memset(to, 0xff, bytes);
   emulate::copies[threadIdx.x].push_back({to, from, bytes});
