@@ -7,6 +7,7 @@ the barriers to be right; whether a GPU runs them is for the tests marked
 """
 
 import ctypes
+import mmap
 import os
 import shutil
 import subprocess
@@ -159,6 +160,34 @@ def test_maps_may_begin_anywhere(kernel_size, dtype, run):
     again = compute(run, *moved, *sizes)
     for x, y in zip(first, again, strict=True):
         assert torch.equal(x, y)
+
+
+def fenced(x, at_end):
+    """The same numbers, with memory nobody may touch before or after."""
+    page = mmap.PAGESIZE
+    size = x.numel() * x.element_size()
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (start, start + page + room):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), page, 0) == 0
+    offset = page + (room - size if at_end else 0)
+    y = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
+    return y.view(x.shape).copy_(x)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 2), (3, 3)])
+@pytest.mark.parametrize('short', [0, 1])
+@pytest.mark.parametrize('at_end', [False, True])
+def test_nothing_beyond_the_maps_is_read(
+    at_end, short, kernel_size, scale, dtype, run
+):
+    inputs, grads, *sizes = case(
+        (1, 9, 10, 5, 34), kernel_size, scale, dtype, short
+    )
+    maps = ([fenced(x, at_end) for x in maps] for maps in (inputs, grads))
+    compute(run, *maps, *sizes)
 
 
 @pytest.mark.parametrize(
