@@ -53,11 +53,12 @@ cuda-check:
 	@echo 'cuda-check: skipped, there is no nvcc on PATH or in $(CUDA_HOME)'
 else
 cuda-check: $(CUDA_OBJECTS)
+	@$(BIN)/python tools/ptxas_report.py $(^:.o=.ptxas)
 	@echo 'cuda-check: $(words $^) files compile for sm_80 and sm_90'
 endif
 
 # The macro stands for a header that a CPU build of PyTorch does not have.
-build/cuda-check/%.o: csrc/% | env
+build/cuda-check/%.o: csrc/% Makefile | env
 	@mkdir -p $(@D)
 	@echo 'nvcc -c $<'
 	@torch=$$(echo .venv/lib/python3*/site-packages/torch/include) && \
@@ -65,7 +66,8 @@ build/cuda-check/%.o: csrc/% | env
 	  -gencode arch=compute_80,code=sm_80 \
 	  -gencode arch=compute_90,code=sm_90 \
 	  -DC10_USING_CUSTOM_GENERATED_MACROS -Icsrc \
-	  -isystem $$torch -isystem $$torch/torch/csrc/api/include
+	  -isystem $$torch -isystem $$torch/torch/csrc/api/include \
+	  -Xptxas -v 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 -include $(CUDA_OBJECTS:.o=.d)
 

@@ -19,6 +19,9 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#ifdef __CUDACC__
+#include <cuda_pipeline_primitives.h>
+#endif
 #include <cuda_runtime_api.h>
 
 #include <cmath>
@@ -26,7 +29,8 @@
 
 #include "shape.h"
 
-// The only launch there is; a test may define it to run the kernels elsewhere.
+// The only launch there is; a test may define it, and the copies of
+// cuda_pipeline_primitives.h, to run the kernels elsewhere.
 #ifndef MMSAPA_LAUNCH
 #define MMSAPA_LAUNCH(kernel, blocks, threads, stream, ...) \
   kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
@@ -69,6 +73,16 @@ __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float v) {
   return __float2bfloat16(v);
 }
 
+// Of an asynchronous copy: the fewest there may be.
+constexpr int kWordBytes = 4;
+
+// For those that the thread itself has begun. Others see what it has copied
+// behind a barrier after that.
+__device__ inline void wait_for_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+}
+
 MMSAPA_HD constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -105,10 +119,12 @@ MMSAPA_HD inline int64_t tiles_x(const Shape& shape) {
 MMSAPA_HD inline int64_t tiles_y(const Band& band) {
   return ceil_div(band.last - band.first, kTileY);
 }
+MMSAPA_HD inline int64_t tiles(const Shape& shape, const Band& band) {
+  return band.images * tiles_y(band) * tiles_x(shape);
+}
 // Numbers of one window map.
 MMSAPA_HD inline int64_t map_size(const Shape& shape, const Band& band) {
-  return band.images * tiles_y(band) * tiles_x(shape) * kThreads *
-         shape.window() * shape.phases();
+  return tiles(shape, band) * kThreads * shape.window() * shape.phases();
 }
 
 template <typename... Params, typename... Args>

@@ -5,9 +5,9 @@
 // dot and aggregate: a block takes a tile of cells and a thread one cell with
 // its S*S queries, which share every key and value they read. The window maps
 // of the cell, S*S*K*K numbers, stay in registers; low-res channels pass by
-// in shared memory, with a halo that is 0 outside the map. The lanes of a warp
-// are neighbours in a row of cells, so that NCHW is read and written in whole
-// lines.
+// in shared memory, with a halo that is 0 outside the map, and are fetched
+// while those before are worked on. The lanes of a warp are neighbours in a
+// row of cells, so that NCHW is read and written in whole lines.
 //
 // gather: no two keys share a weight, so there a thread takes 4 x 4 keys of
 // several channels, and the lanes of a warp are channels.
@@ -18,6 +18,7 @@
 namespace mmsapa::cuda::fused {
 
 constexpr int kStaged = 8;  // channels between two barriers
+constexpr int kBlocks = 3;  // on a multiprocessor, as registers allow
 
 // S numbers to be moved at once.
 template <typename scalar_t, int S>
@@ -25,73 +26,129 @@ struct alignas(S * sizeof(scalar_t)) Pack {
   scalar_t lane[S];
 };
 
+// Numbers of a word, which is what an asynchronous copy moves here.
+template <typename scalar_t>
+constexpr int kPerWord = kWordBytes / sizeof(scalar_t);
+
+// Whether words of a map are whole in memory: two 16-bit numbers are where
+// rows have an even width, and begin at even columns.
+template <typename scalar_t>
+__device__ bool has_words(const scalar_t* map, int64_t width) {
+  return kPerWord<scalar_t> == 1 ||
+         (width % kPerWord<scalar_t> == 0 &&
+          reinterpret_cast<uintptr_t>(map) % kWordBytes == 0);
+}
+
+// The numbers of a word at column x that are inside a row.
+template <typename scalar_t>
+__device__ int inside_row(int64_t x, int64_t width) {
+  return x < 0 ? 0
+               : static_cast<int>(
+                     smaller(larger(width - x, 0), kPerWord<scalar_t>));
+}
+
+// Begins to copy the first `inside` numbers of a word to shared memory. Words
+// that are not whole are copied at once.
+template <typename scalar_t>
+__device__ void fetch(scalar_t* to, const scalar_t* from, int inside,
+                      bool words) {
+  if (words) {
+    if (inside > 0) __pipeline_memcpy_async(to, from, kWordBytes);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kPerWord<scalar_t>; ++j) {
+    if (j < inside) to[j] = from[j];
+  }
+}
+
 // A window map in the workspace is [images, tiles_y, tiles_x, K*K, kThreads]
 // of these: the phases of a cell. It is whole, so that nobody asks what
 // exists, and a thread finds all its numbers at fixed distances.
 template <int S, typename scalar_t>
 using Phases = Pack<acc_type<scalar_t>, S * S>;
 
-// The queries of one cell in a high-res map [channels, height, width], those
-// beyond its edge reading as 0 and not being written.
+// The queries of one cell in a high-res map [channels, height, width], channel
+// after channel. Those beyond its edge read as 0 and are not written.
 template <int S, typename scalar_t>
 class CellQueries {
  public:
   using acc_t = acc_type<scalar_t>;
+  // As they are in memory.
+  struct Raw {
+    Pack<std::remove_const_t<scalar_t>, S> row[S];
+  };
 
   // (y, x): the first query of the cell.
   __device__ CellQueries(scalar_t* map, int64_t height, int64_t width,
                          int64_t y, int64_t x)
-      : first_(map + y * width + x),
+      : at_(map + y * width + x),
         width_(width),
         plane_(height * width),
         rows_(static_cast<int>(smaller(larger(height - y, 0), S))),
         columns_(static_cast<int>(smaller(larger(width - x, 0), S))),
         packed_(columns_ == S && width % S == 0 &&
-                reinterpret_cast<uintptr_t>(map) % sizeof(Whole) == 0) {}
+                reinterpret_cast<uintptr_t>(map) % sizeof(Row) == 0) {}
 
-  // Phases are row-major.
-  __device__ void load(int64_t channel, acc_t (&to)[S * S]) const {
+  __device__ void skip(int64_t channels) { at_ += channels * plane_; }
+
+  __device__ Raw load_next() {
+    Raw raw = {};
+    if (packed_) {
 #pragma unroll
-    for (int y = 0; y < S; ++y) {
-      const scalar_t* row = first_ + channel * plane_ + y * width_;
-      Whole whole = {};
-      if (packed_) {
-        if (y < rows_) whole = *reinterpret_cast<const Whole*>(row);
-      } else {
-#pragma unroll
-        for (int x = 0; x < S; ++x) {
-          if (y < rows_ && x < columns_) whole.lane[x] = row[x];
+      for (int y = 0; y < S; ++y) {
+        if (y < rows_) {
+          raw.row[y] = *reinterpret_cast<const Row*>(at_ + y * width_);
         }
       }
+    } else {
 #pragma unroll
-      for (int x = 0; x < S; ++x) to[y * S + x] = widen(whole.lane[x]);
+      for (int p = 0; p < S * S; ++p) {
+        const int y = p / S, x = p % S;
+        if (y < rows_ && x < columns_) {
+          raw.row[y].lane[x] = at_[y * width_ + x];
+        }
+      }
     }
+    at_ += plane_;
+    return raw;
   }
 
-  __device__ void store(int64_t channel, const acc_t (&from)[S * S]) const {
+  __device__ void store_next(const acc_t (&from)[S * S]) {
+    Raw raw;
 #pragma unroll
-    for (int y = 0; y < S; ++y) {
-      scalar_t* row = first_ + channel * plane_ + y * width_;
-      Whole whole;
+    for (int p = 0; p < S * S; ++p) {
+      raw.row[p / S].lane[p % S] = narrow<scalar_t>(from[p]);
+    }
+    if (packed_) {
 #pragma unroll
-      for (int x = 0; x < S; ++x) {
-        whole.lane[x] = narrow<scalar_t>(from[y * S + x]);
+      for (int y = 0; y < S; ++y) {
+        if (y < rows_) *reinterpret_cast<Row*>(at_ + y * width_) = raw.row[y];
       }
-      if (packed_) {
-        if (y < rows_) *reinterpret_cast<Whole*>(row) = whole;
-      } else {
+    } else {
 #pragma unroll
-        for (int x = 0; x < S; ++x) {
-          if (y < rows_ && x < columns_) row[x] = whole.lane[x];
+      for (int p = 0; p < S * S; ++p) {
+        const int y = p / S, x = p % S;
+        if (y < rows_ && x < columns_) {
+          at_[y * width_ + x] = raw.row[y].lane[x];
         }
       }
+    }
+    at_ += plane_;
+  }
+
+  // Phases are row-major.
+  static __device__ void widen(const Raw& raw, acc_t (&to)[S * S]) {
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) {
+      to[p] = cuda::widen(raw.row[p / S].lane[p % S]);
     }
   }
 
  private:
-  using Whole = Pack<std::remove_const_t<scalar_t>, S>;
+  using Row = Pack<std::remove_const_t<scalar_t>, S>;
 
-  scalar_t* first_;
+  scalar_t* at_;
   int64_t width_;
   int64_t plane_;
   int rows_;
@@ -106,39 +163,52 @@ class TileOfCells {
   using acc_t = acc_type<scalar_t>;
   using Window = acc_t[K * K][S * S];
 
-  static constexpr int kWidth = kTileX + K - 1;
+  // Columns on each side of the tile that are staged too; even, for words.
+  static constexpr int kHalo = (K / 2 + 1) / 2 * 2;
+  static constexpr int kWidth = kTileX + 2 * kHalo;
   static constexpr int kSize = kWidth * (kTileY + K - 1);
-  // Two, so that one is filled while the other is read.
-  using Stage = acc_t[2][kStaged][kSize];
+  static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
 
-  // Blocks: `parts` for every tile of cells in the band's window maps.
-  static int64_t blocks(const Shape& shape, const Band& band, int64_t parts) {
-    return band.images * parts * tiles_y(band) * tiles_x(shape);
-  }
+  struct Stage {
+    // Two, so that one is filled while the other is read.
+    acc_t cells[2][kStaged][kSize];
+    // Where 16-bit numbers arrive, for the thread that fetches them to widen.
+    alignas(kWordBytes)
+        scalar_t arrived[kNarrow ? kStaged : 1][kNarrow ? kSize : 1];
+  };
 
-  __device__ TileOfCells(const Shape& shape, const Band& band, int64_t parts,
-                         Stage& stage)
+  // Blocks: `parts` times every tile of cells in the band's window maps.
+  __device__ TileOfCells(const Shape& shape, const Band& band, Stage& stage)
       : shape_(shape), band_(band), stage_(stage) {
     int64_t rest = blockIdx.x;
     const int64_t tile_x = rest % tiles_x(shape) * kTileX;
     rest /= tiles_x(shape);
     const int64_t tile_y = band.first + rest % tiles_y(band) * kTileY;
     rest /= tiles_y(band);
-    part_ = rest % parts;
-    image_ = rest / parts;
+    image_ = rest % band.images;
+    part_ = rest / band.images;
 
     const int lane_x = threadIdx.x % kTileX, lane_y = threadIdx.x / kTileX;
     cell_x_ = tile_x + lane_x;
     cell_y_ = tile_y + lane_y;
-    corner_ = lane_y * kWidth + lane_x;
+    corner_ = lane_y * kWidth + lane_x + kHalo - K / 2;
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      const int at = threadIdx.x + i * kThreads;
+      const int at = first_of(i);
       const int64_t y = tile_y + at / kWidth - K / 2;
-      const int64_t x = tile_x + at % kWidth - K / 2;
-      const bool inside =
-          y >= 0 && y < shape.height && x >= 0 && x < shape.width;
-      source_[i] = inside ? y * shape.width + x : -1;
+      const int64_t x = tile_x + at % kWidth - kHalo;
+      const bool inside = at < kSize && y >= 0 && y < shape.height;
+      source_[i] = y * shape.width + x;
+      inside_[i] = inside ? inside_row<scalar_t>(x, shape.width) : 0;
+      // What is outside stays 0.
+#pragma unroll
+      for (int j = 0; j < kWord; ++j) {
+        if (at >= kSize || j < inside_[i]) continue;
+        for (int channel = 0; channel < kStaged; ++channel) {
+          arrival(0, channel)[at + j] = narrow<scalar_t>(0);
+          arrival(1, channel)[at + j] = narrow<scalar_t>(0);
+        }
+      }
     }
   }
 
@@ -164,87 +234,134 @@ class TileOfCells {
     return {map, height, width, cell_y_ * S, cell_x_ * S};
   }
 
-  // high: [N, channels, Hq, Wq], low: [N, channels, H, W]
+  // The channels [begin, end) of high: [N, channels, Hq, Wq] and
+  // low: [N, channels, H, W]
   __device__ void dot(const scalar_t* high, const scalar_t* low,
-                      int64_t channels, Window& window) {
+                      int64_t channels, int64_t begin, int64_t end,
+                      Window& window) {
+    using From = CellQueries<S, const scalar_t>;
 #pragma unroll
     for (int o = 0; o < K * K; ++o) {
 #pragma unroll
       for (int p = 0; p < S * S; ++p) window[o][p] = 0;
     }
-    const auto from = all_queries(high, channels);
-    for_each_channel(low, channels, 0, channels,
-                     [&](int64_t channel, const acc_t* cells) {
-                       acc_t factor[S * S];
-                       from.load(channel, factor);
+    From from = all_queries(high, channels);
+    from.skip(begin);
+    int64_t left = end - begin;
+    const auto load = [&] {
+      return left-- > 0 ? from.load_next() : typename From::Raw();
+    };
+    // The arithmetic on kAhead channels hides the time that a load takes.
+    typename From::Raw ahead[kAhead];
 #pragma unroll
-                       for (int o = 0; o < K * K; ++o) {
-                         const acc_t cell = cells[o / K * kWidth + o % K];
+    for (int i = 0; i < kAhead; ++i) ahead[i] = load();
+    for_each_channel(low, channels, begin, end, [&](const acc_t* cells) {
+      acc_t factor[S * S];
+      From::widen(ahead[0], factor);
 #pragma unroll
-                         for (int p = 0; p < S * S; ++p)
-                           window[o][p] += factor[p] * cell;
-                       }
-                     });
+      for (int i = 1; i < kAhead; ++i) ahead[i - 1] = ahead[i];
+      ahead[kAhead - 1] = load();
+#pragma unroll
+      for (int o = 0; o < K * K; ++o) {
+        const acc_t cell = cells[o / K * kWidth + o % K];
+#pragma unroll
+        for (int p = 0; p < S * S; ++p) window[o][p] += factor[p] * cell;
+      }
+    });
   }
 
-  // The channels [begin, end) of low: [N, channels, H, W],
+  // The channels [begin, end) of low: [N, channels, H, W] and
   // high: [N, channels, Hq, Wq]
   __device__ void aggregate(const Window& window, const scalar_t* low,
                             int64_t channels, int64_t begin, int64_t end,
                             scalar_t* high) {
-    const auto to = queries(high, channels);
-    for_each_channel(low, channels, begin, end,
-                     [&](int64_t channel, const acc_t* cells) {
-                       acc_t sum[S * S] = {};
+    auto to = queries(high, channels);
+    to.skip(begin);
+    for_each_channel(low, channels, begin, end, [&](const acc_t* cells) {
+      acc_t sum[S * S] = {};
 #pragma unroll
-                       for (int o = 0; o < K * K; ++o) {
-                         const acc_t cell = cells[o / K * kWidth + o % K];
+      for (int o = 0; o < K * K; ++o) {
+        const acc_t cell = cells[o / K * kWidth + o % K];
 #pragma unroll
-                         for (int p = 0; p < S * S; ++p)
-                           sum[p] += window[o][p] * cell;
-                       }
-                       to.store(channel, sum);
-                     });
+        for (int p = 0; p < S * S; ++p) sum[p] += window[o][p] * cell;
+      }
+      to.store_next(sum);
+    });
   }
 
  private:
-  static constexpr int kLoads = (kSize + kThreads - 1) / kThreads;
+  static constexpr int kWord = kPerWord<scalar_t>;
+  static constexpr int kLoads = ceil_div(kSize, kThreads* kWord);
+  static constexpr int kAhead = 2;
 
-  // Calls visit(channel, the cell's window) for the channels [begin, end) of
-  // the image in low: [N, channels, H, W]. To be called by the whole block.
+  // Calls visit(the cell's window) for the channels [begin, end) of the image
+  // in low: [N, channels, H, W]. To be called by the whole block.
   template <typename Visit>
   __device__ void for_each_channel(const scalar_t* low, int64_t channels,
                                    int64_t begin, int64_t end, Visit visit) {
     const int64_t plane = shape_.height * shape_.width;
-    low += (band_.image + image_) * channels * plane;
+    low += ((band_.image + image_) * channels + begin) * plane;
     __syncthreads();  // the stage may be in use by a call before
-    fill(0, low + begin * plane, end - begin);
-    for (int64_t channel = begin, turn = 0; channel < end; ++turn) {
+    fetch(0, low, end - begin);
+    int half = 0;
+    for (int64_t left = end - begin; left > 0; left -= kStaged) {
+      wait_for_copies();
+      widen_arrived(half);
       // Now this half is full, and nobody reads the other one any more.
       __syncthreads();
-      const int64_t next = channel + kStaged;
-      fill((turn + 1) % 2, low + next * plane, end - next);
-      const int count = static_cast<int>(smaller(end - channel, kStaged));
-      for (int i = 0; i < count; ++i, ++channel) {
-        visit(channel, stage_[turn % 2][i] + corner_);
+      low += kStaged * plane;
+      fetch(1 - half, low, left - kStaged);
+      const acc_t* cells = stage_.cells[half][0] + corner_;
+      for (int i = static_cast<int>(smaller(left, kStaged)); i > 0; --i) {
+        visit(cells);
+        cells += kSize;
       }
+      half = 1 - half;
     }
   }
 
-  // At most kStaged and at most `count` channels from low: [count, H, W].
-  __device__ void fill(int half, const scalar_t* low, int64_t count) {
+  // The first cell, in a staged channel, of the thread's i-th word.
+  static __device__ int first_of(int i) {
+    return (threadIdx.x + i * kThreads) * kWord;
+  }
+
+  __device__ scalar_t* arrival(int half, int channel) {
+    if constexpr (kNarrow) {
+      return stage_.arrived[channel];
+    } else {
+      return stage_.cells[half][channel];
+    }
+  }
+
+  // At most kStaged and at most `count` channels of low: [count, H, W].
+  __device__ void fetch(int half, const scalar_t* low, int64_t count) {
     const int64_t plane = shape_.height * shape_.width;
-#pragma unroll
+    const bool words = has_words(low, shape_.width);
+    // More than two beside a window map, and registers would spill.
+#pragma unroll 2
     for (int channel = 0; channel < kStaged; ++channel) {
       if (channel >= count) return;
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
-        const int at = threadIdx.x + i * kThreads;
-        if (at >= kSize) continue;
-        stage_[half][channel][at] =
-            source_[i] < 0 ? acc_t(0) : acc_t(widen(low[source_[i]]));
+        fused::fetch(arrival(half, channel) + first_of(i), low + source_[i],
+                     inside_[i], words);
       }
       low += plane;
+    }
+  }
+
+  // Each thread what it has fetched itself, so that no barrier is needed.
+  __device__ void widen_arrived(int half) {
+    if constexpr (kNarrow) {
+#pragma unroll
+      for (int channel = 0; channel < kStaged; ++channel) {
+#pragma unroll
+        for (int i = 0; i < kLoads * kWord; ++i) {
+          const int at = first_of(i / kWord) + i % kWord;
+          if (at >= kSize) continue;
+          stage_.cells[half][channel][at] = widen(stage_.arrived[channel][at]);
+        }
+      }
     }
   }
 
@@ -256,7 +373,8 @@ class TileOfCells {
   int64_t cell_y_;
   int64_t cell_x_;
   int corner_;              // of the cell's window in a staged channel
-  int64_t source_[kLoads];  // in a plane, of the cells the thread stages
+  int64_t source_[kLoads];  // in a plane, of the words the thread fetches
+  int inside_[kLoads];      // numbers of such a word that are in the map
 };
 
 template <int N, int P, typename acc_t>
@@ -277,6 +395,13 @@ __device__ void softmax(acc_t (&window)[N][P]) {
   }
 }
 
+// The numbers of the thread's cell in the block's tile of a window map.
+template <int K, typename phases_t>
+__device__ phases_t* own_map(phases_t* map) {
+  return map + static_cast<int64_t>(blockIdx.x) * K * K * kThreads +
+         threadIdx.x;
+}
+
 template <int K, int S, typename scalar_t, typename Window>
 __device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
 #pragma unroll
@@ -288,14 +413,10 @@ __device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
   }
 }
 
-// Has the compiler read memory anew, instead of keeping what it knows of it
-// in registers that are not there.
-__device__ inline void forget() { asm volatile("" ::: "memory"); }
-
 // Parts: runs of channels, for maps too small to fill a GPU. Each recomputes
 // the weights.
 template <int K, int S, typename scalar_t>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     upsample_kernel(Shape shape, Band band, int64_t parts,
                     const scalar_t* query,  // [N, E, Hq, Wq]
                     const scalar_t* key,    // [N, E, H, W]
@@ -304,9 +425,9 @@ __global__ void __launch_bounds__(kThreads)
 {
   using Tile = TileOfCells<K, S, scalar_t>;
   __shared__ typename Tile::Stage stage;
-  Tile tile(shape, band, parts, stage);
+  Tile tile(shape, band, stage);
   typename Tile::Window window;
-  tile.dot(query, key, shape.embed, window);
+  tile.dot(query, key, shape.embed, 0, shape.embed, window);
   softmax(window);
   tile.aggregate(window, value, shape.channels,
                  tile.part() * shape.channels / parts,
@@ -314,7 +435,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int K, int S, typename scalar_t>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     weights_kernel(Shape shape, Band band,
                    const scalar_t* query,  // [N, E, Hq, Wq]
                    const scalar_t* key,    // [N, E, H, W]
@@ -322,74 +443,97 @@ __global__ void __launch_bounds__(kThreads)
 {
   using Tile = TileOfCells<K, S, scalar_t>;
   __shared__ typename Tile::Stage stage;
-  Tile tile(shape, band, 1, stage);
+  Tile tile(shape, band, stage);
   typename Tile::Window window;
-  tile.dot(query, key, shape.embed, window);
+  tile.dot(query, key, shape.embed, 0, shape.embed, window);
   softmax(window);
-  const auto to = tile.queries(weights, K * K);
+  auto to = tile.queries(weights, K * K);
 #pragma unroll
-  for (int o = 0; o < K * K; ++o) to.store(o, window[o]);
+  for (int o = 0; o < K * K; ++o) to.store_next(window[o]);
 }
 
-// Backward as seen from the queries: P and dS into the workspace for the
-// gather, and grad_query. dP is in grad_weights or, where that is null, made
-// of grad_out and value.
+// What backward keeps: P, and dP in `parts`, each the sum over a run of
+// channels, or in one part grad_weights where that is not null. The maps and
+// the parts are made side by side, so that small maps too fill a GPU.
 template <int K, int S, typename scalar_t>
-__global__ void __launch_bounds__(kThreads) query_backward_kernel(
-    Shape shape, Band band,
-    const scalar_t* query,              // [N, E, Hq, Wq]
-    const scalar_t* key,                // [N, E, H, W]
-    const scalar_t* value,              // [N, C, H, W]
-    const scalar_t* grad_out,           // [N, C, Hq, Wq]
-    const scalar_t* grad_weights,       // [N, K*K, Hq, Wq] or null
-    scalar_t* grad_query,               // [N, E, Hq, Wq] or null
-    Phases<S, scalar_t>* kept_weights,  // [images, tiles, K*K, kThreads]
-    Phases<S, scalar_t>* kept_grads)    // the same, or null
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    window_maps_kernel(Shape shape, Band band, int64_t parts,
+                       const scalar_t* query,         // [N, E, Hq, Wq]
+                       const scalar_t* key,           // [N, E, H, W]
+                       const scalar_t* value,         // [N, C, H, W]
+                       const scalar_t* grad_out,      // [N, C, Hq, Wq]
+                       const scalar_t* grad_weights,  // [N, K*K, Hq, Wq]
+                       Phases<S, scalar_t>* maps)  // [1 + parts, images, ...]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
-  using acc_t = acc_type<scalar_t>;
   __shared__ typename Tile::Stage stage;
-  Tile tile(shape, band, 1, stage);
+  Tile tile(shape, band, stage);
   typename Tile::Window window;
-  tile.dot(query, key, shape.embed, window);
-  softmax(window);
-  const int64_t kept =
-      static_cast<int64_t>(blockIdx.x) * K * K * kThreads + threadIdx.x;
-  keep<K, S, scalar_t>(window, kept_weights + kept);
-  if (grad_query == nullptr && kept_grads == nullptr) return;
-
-  // Registers hold one window map. The weights come back from the workspace,
-  // each thread's own, and twice.
-  forget();
-  if (grad_weights == nullptr) {
-    tile.dot(grad_out, value, shape.channels, window);
+  if (tile.part() == 0) {
+    tile.dot(query, key, shape.embed, 0, shape.embed, window);
+    softmax(window);
+  } else if (grad_weights == nullptr) {
+    tile.dot(grad_out, value, shape.channels,
+             (tile.part() - 1) * shape.channels / parts,
+             tile.part() * shape.channels / parts, window);
   } else {
-    const auto from = tile.all_queries(grad_weights, K * K);
+    auto from = tile.all_queries(grad_weights, K * K);
 #pragma unroll
-    for (int o = 0; o < K * K; ++o) from.load(o, window[o]);
+    for (int o = 0; o < K * K; ++o) from.widen(from.load_next(), window[o]);
   }
-  const Phases<S, scalar_t>* weights = kept_weights + kept;
-  acc_t delta[S * S] = {};
+  keep<K, S, scalar_t>(window, own_map<K>(maps));
+}
+
+// dS, in place of the first part of dP. Thread: a query.
+template <int K, int S, typename acc_t>
+__global__ void __launch_bounds__(kThreads)
+    softmax_backward_kernel(Shape shape, Band band, int64_t parts,
+                            acc_t* maps)  // [1 + parts, images, ...]
+{
+  constexpr int kQueries = kThreads * S * S;  // of a tile
+  const int64_t query =
+      static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t size = map_size(shape, band);
+  const acc_t* weights =
+      maps + query / kQueries * kQueries * K * K + query % kQueries;
+  acc_t* grads = maps + size + (weights - maps);
+  acc_t weight[K * K], grad[K * K] = {}, delta = 0;
+  for (int64_t part = 0; part < parts; ++part) {
 #pragma unroll
-  for (int o = 0; o < K * K; ++o) {
-    const Phases<S, scalar_t> weight = weights[o * kThreads];
-#pragma unroll
-    for (int p = 0; p < S * S; ++p) delta[p] += weight.lane[p] * window[o][p];
-  }
-  forget();
-#pragma unroll
-  for (int o = 0; o < K * K; ++o) {
-    const Phases<S, scalar_t> weight = weights[o * kThreads];
-#pragma unroll
-    for (int p = 0; p < S * S; ++p) {
-      window[o][p] = weight.lane[p] * (window[o][p] - delta[p]);
+    for (int o = 0; o < K * K; ++o) {
+      grad[o] += grads[part * size + o * kQueries];
     }
   }
-  if (kept_grads != nullptr) {
-    keep<K, S, scalar_t>(window, kept_grads + kept);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    weight[o] = weights[o * kQueries];
+    delta += weight[o] * grad[o];
   }
-  if (grad_query == nullptr) return;
-  tile.aggregate(window, key, shape.embed, 0, shape.embed, grad_query);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    grads[o * kQueries] = weight[o] * (grad[o] - delta);
+  }
+}
+
+template <int K, int S, typename scalar_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    aggregate_kernel(Shape shape, Band band, int64_t channels,
+                     const Phases<S, scalar_t>* window_map,  // [images, ...]
+                     const scalar_t* low,  // [N, channels, H, W]
+                     scalar_t* high)       // [N, channels, Hq, Wq]
+{
+  using Tile = TileOfCells<K, S, scalar_t>;
+  __shared__ typename Tile::Stage stage;
+  Tile tile(shape, band, stage);
+  typename Tile::Window window;
+  window_map = own_map<K>(window_map);
+#pragma unroll
+  for (int o = 0; o < K * K; ++o) {
+    const Phases<S, scalar_t> phases = window_map[o * kThreads];
+#pragma unroll
+    for (int p = 0; p < S * S; ++p) window[o][p] = phases.lane[p];
+  }
+  tile.aggregate(window, low, channels, 0, channels, high);
 }
 
 constexpr int kKeys = 4;  // a thread's keys in x and in y
@@ -406,9 +550,24 @@ struct Gather {
   static constexpr int kChannels = 32 * M;
   static constexpr int kCells = kKeys + K - 1;  // in a row, that see a key
   static constexpr int kQueries = (kKeys * kWarps + K - 1) * S;
+  static constexpr int kWord = kPerWord<scalar_t>;
+  static constexpr int kWords = kQueries / kWord;
+  static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
+  static_assert(S % kWord == 0, "rows of queries are made of words");
 
   acc_t highs[kQueries][kChannels + 1];  // padded: written across channels
   Pack<acc_t, kKeys> weights[kWarps][S][kCells * S][kKeys];
+  // Where 16-bit numbers arrive, for the thread that fetches them to widen.
+  alignas(kWordBytes)
+      scalar_t arrived[kNarrow ? kChannels : 1][kNarrow ? kQueries : 1];
+
+  __device__ scalar_t* arrival(int channel, int query) {
+    if constexpr (kNarrow) {
+      return &arrived[channel][query];
+    } else {
+      return &highs[query][channel];
+    }
+  }
 
   static int64_t blocks(const Shape& shape, const Band& band,
                         int64_t channels) {
@@ -448,6 +607,24 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
   const int64_t first = (band.image + image) * channels + channel;
   high += first * high_plane;
 
+  // The thread fetches one word of a row of queries in every kAtOnce-th
+  // channel: neighbours read what is side by side in memory.
+  constexpr int kAtOnce = kThreads / G::kWords;
+  const bool fetches = threadIdx.x < kAtOnce * G::kWords;
+  const int fetch_begin = threadIdx.x / G::kWords;
+  const int fetch_end = fetches ? count : 0;
+  const int query = threadIdx.x % G::kWords * G::kWord;
+  const int64_t query_x = (block_x - K / 2) * S + query;
+  const int inside = inside_row<scalar_t>(query_x, shape.query_width);
+  const bool words = has_words(high, shape.query_width);
+  // What is outside stays 0.
+  for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+#pragma unroll
+    for (int j = 0; j < G::kWord; ++j) {
+      if (j >= inside) *shared.arrival(c, query + j) = narrow<scalar_t>(0);
+    }
+  }
+
   acc_t sum[kKeys][kKeys][M] = {};
   const int64_t cell_begin = larger(key_y - K / 2, 0);
   const int64_t cell_end = smaller(key_y + kKeys + K / 2, band.last);
@@ -466,16 +643,20 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
       const int dy = top + y;
       const int cell = x + K - 1 - dx;  // of the kCells the warp reads
       const int64_t cell_x = key_x - K / 2 + cell;
-      Phases<S, scalar_t> phases = {};
-      if (dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width) {
-        const int64_t tile = tile_row + cell_x / kTileX;
-        phases = window_map[(tile * K * K + dy * K + dx) * kThreads +
-                            thread_row + cell_x % kTileX];
-      }
+      const int64_t tile = tile_row + cell_x / kTileX;
+      const acc_t* from = window_map[(tile * K * K + dy * K + dx) * kThreads +
+                                     thread_row + cell_x % kTileX]
+                              .lane;
+      const bool seen =
+          dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width;
 #pragma unroll
       for (int p = 0; p < S * S; ++p) {
-        shared.weights[warp][p / S][cell * S + p % S][y].lane[x] =
-            phases.lane[p];
+        acc_t* to = &shared.weights[warp][p / S][cell * S + p % S][y].lane[x];
+        if (seen) {
+          __pipeline_memcpy_async(to, from + p, kWordBytes);
+        } else {
+          *to = 0;
+        }
       }
     }
 
@@ -483,16 +664,18 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
       const int64_t query_y = cell_y * S + phase_y;
       if (query_y >= shape.query_height) break;
       if (phase_y > 0) __syncthreads();  // as above
-      for (int i = threadIdx.x; i < G::kQueries * G::kChannels;
-           i += kThreads) {
-        const int c = i / G::kQueries, q = i % G::kQueries;
-        const int64_t x = (block_x - K / 2) * S + q;
-        const bool inside = c < count && x >= 0 && x < shape.query_width;
-        shared.highs[q][c] =
-            inside
-                ? acc_t(widen(
-                      high[c * high_plane + query_y * shape.query_width + x]))
-                : acc_t(0);
+      const scalar_t* from = high + query_y * shape.query_width + query_x;
+      for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+        fetch(shared.arrival(c, query), from + c * high_plane, inside, words);
+      }
+      wait_for_copies();
+      if constexpr (G::kNarrow) {
+        for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
+#pragma unroll
+          for (int j = 0; j < G::kWord; ++j) {
+            shared.highs[query + j][c] = widen(shared.arrived[c][query + j]);
+          }
+        }
       }
       __syncthreads();
 
@@ -522,19 +705,27 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
     }
   }
 
+  // By way of `highs`, so that neighbouring lanes write neighbouring keys.
   const int64_t plane = shape.height * shape.width;
-  low += first * plane;
+  constexpr int kRow = kKeys * kWarps;
+  low += first * plane + key_y * shape.width + block_x;
 #pragma unroll
-  for (int m = 0; m < M; ++m) {
-    if (lane + 32 * m >= count) continue;
+  for (int y = 0; y < kKeys; ++y) {
+    __syncthreads();  // the queries, or the row before, are done with
 #pragma unroll
-    for (int y = 0; y < kKeys; ++y) {
+    for (int x = 0; x < kKeys; ++x) {
 #pragma unroll
-      for (int x = 0; x < kKeys; ++x) {
-        if (key_y + y >= band.end || key_x + x >= shape.width) continue;
-        low[(lane + 32 * m) * plane + (key_y + y) * shape.width + key_x + x] =
-            narrow<scalar_t>(sum[y][x][m]);
+      for (int m = 0; m < M; ++m) {
+        shared.highs[warp * kKeys + x][lane + 32 * m] = sum[y][x][m];
       }
+    }
+    __syncthreads();
+    if (key_y + y >= band.end) return;
+    const int x = threadIdx.x % kRow;
+    if (block_x + x >= shape.width) continue;
+    for (int c = threadIdx.x / kRow; c < count; c += kThreads / kRow) {
+      low[c * plane + y * shape.width + x] =
+          narrow<scalar_t>(shared.highs[x][c]);
     }
   }
 }

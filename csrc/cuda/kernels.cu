@@ -53,6 +53,20 @@ Band whole(const Shape& shape) {
   return {0, shape.batch, 0, shape.height, 0, shape.height};
 }
 
+// Two for each multiprocessor of a large GPU. Calls that make fewer are split
+// more finely, at the price of some work done twice.
+constexpr int64_t kEnoughBlocks = 256;
+
+// Runs that the channels are cut into, of at least `least` channels.
+int64_t parts_of(const Shape& shape, int64_t least) {
+  const int64_t wanted = kEnoughBlocks / larger(tiles(shape, whole(shape)), 1);
+  return larger(smaller(wanted, shape.channels / least), 1);
+}
+// Each makes the weights again, on multiprocessors that would idle.
+int64_t forward_parts(const Shape& shape) { return parts_of(shape, 8); }
+// Each writes a window map, for one thread a query to add up.
+int64_t backward_parts(const Shape& shape) { return parts_of(shape, 32); }
+
 // How a call that keeps `maps` window maps is cut into bands.
 struct Bands {
   int64_t images;
@@ -95,7 +109,8 @@ template <typename scalar_t>
 Bands bands_of(Op op, const Shape& shape) {
   const bool backward =
       op == Op::kUpsampleBackward || op == Op::kKernelsBackward;
-  return Bands(shape, backward ? 2 : 1, backward ? shape.radius() : 0,
+  const int64_t grads = is_fused<scalar_t>(shape) ? backward_parts(shape) : 1;
+  return Bands(shape, backward ? 1 + grads : 1, backward ? shape.radius() : 0,
                sizeof(acc_type<scalar_t>));
 }
 
@@ -153,15 +168,15 @@ cudaError_t gather(const Shape& shape, const Band& band, int64_t channels,
       error = launch(kernel, blocks, stream, shape, band, channels, map, high,
                      low);
     };
-    // The embedding is often narrow: then a lane has one channel.
-    if (channels <= 32) {
+    using Narrow = fused::Gather<I::K, I::S, 1, scalar_t>;
+    using Wide = fused::Gather<I::K, I::S, 4, scalar_t>;
+    const int64_t blocks = Wide::blocks(shape, band, channels);
+    // The embedding is often narrow, and small maps make few blocks.
+    if (channels <= 32 || blocks < kEnoughBlocks) {
       with(fused::gather_kernel<I::K, I::S, 1, scalar_t>,
-           fused::Gather<I::K, I::S, 1, scalar_t>::blocks(shape, band,
-                                                          channels));
+           Narrow::blocks(shape, band, channels));
     } else {
-      with(fused::gather_kernel<I::K, I::S, 4, scalar_t>,
-           fused::Gather<I::K, I::S, 4, scalar_t>::blocks(shape, band,
-                                                          channels));
+      with(fused::gather_kernel<I::K, I::S, 4, scalar_t>, blocks);
     }
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
@@ -213,13 +228,21 @@ struct Backward {
     cudaError_t error = cudaSuccess;
     const auto run = [&](auto instance) {
       using I = decltype(instance);
-      using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
-      using Phases = fused::Phases<I::S, scalar_t>;
-      error = launch(fused::query_backward_kernel<I::K, I::S, scalar_t>,
-                     Tile::blocks(shape, band, 1), stream, shape, band, query,
-                     key, value, grad_out, grad_weights, grad_query,
-                     reinterpret_cast<Phases*>(weights),
-                     reinterpret_cast<Phases*>(grad_key ? grads : nullptr));
+      auto* maps = reinterpret_cast<fused::Phases<I::S, scalar_t>*>(weights);
+      const bool wanted = grad_query || grad_key;
+      const int64_t parts = wanted ? backward_parts(shape) : 0;
+      error = launch(fused::window_maps_kernel<I::K, I::S, scalar_t>,
+                     tiles(shape, band) * (1 + parts), stream, shape, band,
+                     parts, query, key, value, grad_out, grad_weights, maps);
+      if (!wanted || error != cudaSuccess) return;
+      error = launch(fused::softmax_backward_kernel<I::K, I::S, acc_t>,
+                     tiles(shape, band) * I::S * I::S, stream, shape, band,
+                     parts, weights);
+      if (!grad_query || error != cudaSuccess) return;
+      error = launch(fused::aggregate_kernel<I::K, I::S, scalar_t>,
+                     tiles(shape, band), stream, shape, band, shape.embed,
+                     maps + map_size(shape, band) / (I::S * I::S), key,
+                     grad_query);
     };
     if (fused_instance<scalar_t>(shape, run)) return error;
 
@@ -257,15 +280,11 @@ cudaError_t upsample(const Shape& shape, const scalar_t* query,
   cudaError_t error = cudaSuccess;
   const auto run = [&](auto instance) {
     using I = decltype(instance);
-    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
     const Band band = whole(shape);
-    // Enough blocks for every multiprocessor, yet not so few channels each
-    // that recomputing the weights is what they do.
-    const int64_t wanted = 512 / larger(Tile::blocks(shape, band, 1), 1);
-    const int64_t parts = larger(smaller(wanted, shape.channels / 32), 1);
+    const int64_t parts = forward_parts(shape);
     error = launch(fused::upsample_kernel<I::K, I::S, scalar_t>,
-                   Tile::blocks(shape, band, parts), stream, shape, band,
-                   parts, query, key, value, out);
+                   tiles(shape, band) * parts, stream, shape, band, parts,
+                   query, key, value, out);
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
 
@@ -300,11 +319,10 @@ cudaError_t kernels(const Shape& shape, const scalar_t* query,
   cudaError_t error = cudaSuccess;
   const auto run = [&](auto instance) {
     using I = decltype(instance);
-    using Tile = fused::TileOfCells<I::K, I::S, scalar_t>;
     const Band band = whole(shape);
-    error = launch(fused::weights_kernel<I::K, I::S, scalar_t>,
-                   Tile::blocks(shape, band, 1), stream, shape, band, query,
-                   key, weights);
+    error =
+        launch(fused::weights_kernel<I::K, I::S, scalar_t>, tiles(shape, band),
+               stream, shape, band, query, key, weights);
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
 

@@ -5,6 +5,11 @@
 //
 // The threads of a block are fibers that change at barriers only, in an order
 // that can be chosen: results that depend on it betray a missing barrier.
+// Asynchronous copies spoil what they overwrite at once and arrive no sooner
+// than they are waited for: results that are not numbers betray a missing
+// wait.
+// One thing goes unseen: shared memory begins as 0 or as a block before left
+// it, where on a GPU anything may stand.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,6 +21,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -57,6 +63,13 @@ inline int order = 0;
 inline ucontext_t scheduler;
 inline std::vector<ucontext_t> fibers;
 inline std::vector<char> at_barrier;
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+inline std::vector<std::vector<Copy>> copies, committed;  // of each thread
 inline const std::function<void()>* body;
 
 inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
@@ -67,6 +80,11 @@ inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
   return turns;
 }
 
+[[noreturn]] inline void fail(const char* what) {
+  std::fprintf(stderr, "%s\n", what);
+  std::abort();
+}
+
 inline void fiber_main() { (*body)(); }
 
 inline void launch(unsigned blocks, unsigned threads,
@@ -74,6 +92,8 @@ inline void launch(unsigned blocks, unsigned threads,
   static std::vector<char> stacks;
   stacks.resize(threads * kStack);
   fibers.resize(threads);
+  copies.resize(threads);
+  committed.resize(threads);
   body = &kernel;
   std::mt19937 random(order);
   for (unsigned block : ordered(blocks, random)) {
@@ -93,9 +113,12 @@ inline void launch(unsigned blocks, unsigned threads,
       }
       waiting = std::count(at_barrier.begin(), at_barrier.end(), true);
       if (waiting != 0 && waiting != threads) {
-        std::fprintf(stderr, "a barrier that %u of %u threads reach\n",
-                     waiting, threads);
-        std::abort();
+        fail("a barrier that only some threads reach");
+      }
+    }
+    for (unsigned t = 0; t < threads; ++t) {
+      if (!copies[t].empty() || !committed[t].empty()) {
+        fail("a copy that nobody has waited for");
       }
     }
   }
@@ -107,4 +130,29 @@ inline void __syncthreads() {
   const unsigned t = threadIdx.x;
   emulate::at_barrier[t] = true;
   swapcontext(&emulate::fibers[t], &emulate::scheduler);
+}
+
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
+      reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+    emulate::fail("a misaligned copy");
+  }
+  std::memset(to, 0xff, bytes);
+  emulate::copies[threadIdx.x].push_back({to, from, bytes});
+}
+
+inline void __pipeline_commit() {
+  auto& from = emulate::copies[threadIdx.x];
+  auto& to = emulate::committed[threadIdx.x];
+  to.insert(to.end(), from.begin(), from.end());
+  from.clear();
+}
+
+// For all there are, whatever it is told: nobody asks for less.
+inline void __pipeline_wait_prior(size_t) {
+  auto& copies = emulate::committed[threadIdx.x];
+  for (const emulate::Copy& copy : copies) {
+    std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+  copies.clear();
 }

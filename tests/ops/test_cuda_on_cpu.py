@@ -7,6 +7,7 @@ the barriers to be right; whether a GPU runs them is for the tests marked
 """
 
 import ctypes
+import mmap
 import os
 import shutil
 import subprocess
@@ -101,8 +102,8 @@ def expect(inputs, grads, kernel_size, scale):
     ]
 
 
-def case(sizes, kernel_size, scale, dtype):
-    inputs = make(sizes, kernel_size, scale, dtype, 'cpu', short=1)
+def case(sizes, kernel_size, scale, dtype, short=1):
+    inputs = make(sizes, kernel_size, scale, dtype, 'cpu', short)
     n, _, hq, wq = inputs[0].shape
     grads = [
         torch.randn(n, channels, hq, wq).to(dtype)
@@ -123,11 +124,80 @@ def test_equals_reference(kernel_size, scale, dtype, run):
         assert_close(compute(run, *arguments), expect(*arguments), dtype)
 
 
-@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 3)])
-def test_order_of_threads_and_size_of_workspace_do_not_matter(
-    kernel_size, scale, run
+# What the kernels for one size distinguish: channels around those staged at
+# once, widths that are odd or even, several parts, many blocks.
+FUSED_SIZES = [
+    (1, 1, 7, 5, 34),
+    (1, 7, 8, 4, 33),
+    (1, 8, 9, 1, 2),
+    (1, 9, 17, 9, 64),
+    (2, 17, 1, 3, 36),
+    (1, 16, 70, 5, 31),
+    (64, 2, 34, 5, 18),
+]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize('kernel_size', [5, 3])
+@pytest.mark.parametrize('short', [0, 1])
+@pytest.mark.parametrize('sizes', FUSED_SIZES, ids=str)
+def test_fused_kernels_equal_reference(sizes, short, kernel_size, dtype, run):
+    arguments = case(sizes, kernel_size, 2, dtype, short)
+    assert_close(compute(run, *arguments), expect(*arguments), dtype)
+
+
+def one_further(x):
+    """The same numbers, an element away from where words begin."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('kernel_size', [5, 3])
+def test_maps_may_begin_anywhere(kernel_size, dtype, run):
+    inputs, grads, *sizes = case((1, 9, 10, 5, 34), kernel_size, 2, dtype, 0)
+    first = compute(run, inputs, grads, *sizes)
+    moved = ([one_further(x) for x in maps] for maps in (inputs, grads))
+    again = compute(run, *moved, *sizes)
+    for x, y in zip(first, again, strict=True):
+        assert torch.equal(x, y)
+
+
+def fenced(x, at_end):
+    """The same numbers, with memory nobody may touch before or after."""
+    page = mmap.PAGESIZE
+    size = x.numel() * x.element_size()
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (start, start + page + room):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), page, 0) == 0
+    offset = page + (room - size if at_end else 0)
+    y = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
+    return y.view(x.shape).copy_(x)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 2), (3, 3)])
+@pytest.mark.parametrize('short', [0, 1])
+@pytest.mark.parametrize('at_end', [False, True])
+def test_nothing_beyond_the_maps_is_read(
+    at_end, short, kernel_size, scale, dtype, run
 ):
-    arguments = case((2, 9, 10, 11, 35), kernel_size, scale, torch.float32)
+    inputs, grads, *sizes = case(
+        (1, 9, 10, 5, 34), kernel_size, scale, dtype, short
+    )
+    maps = ([fenced(x, at_end) for x in maps] for maps in (inputs, grads))
+    compute(run, *maps, *sizes)
+
+
+@pytest.mark.parametrize(
+    ('kernel_size', 'scale', 'channels'), [(5, 2, 10), (5, 2, 70), (3, 3, 10)]
+)
+def test_order_of_threads_and_size_of_workspace_do_not_matter(
+    kernel_size, scale, channels, run
+):
+    sizes = (2, 9, channels, 11, 35)
+    arguments = case(sizes, kernel_size, scale, torch.float32)
     first = compute(run, *arguments)
     for options in (
         dict(order=1),
