@@ -53,7 +53,7 @@ TOLERANCES = {'float32': 1e-4, 'bfloat16': 2e-2, 'float16': 4e-3}
 
 
 class Shape(NamedTuple):
-    """Sizes of a case, H and W of the low-res map."""
+    """Sizes of a case; H and W are those of the low-res map."""
 
     name: str
     n: int
@@ -63,17 +63,25 @@ class Shape(NamedTuple):
     w: int
     guide_channels: int | None = None  # of a layer; by default c
 
-    @property
-    def pixels(self):
-        return self.n * self.h * self.w * SCALE**2
 
-    def floor_bytes(self, itemsize, backward):
-        """What the operator must read and write, each number once."""
-        both = (self.e + self.c) / SCALE**2  # key and value
-        numbers = self.e + self.c + both
-        if backward:
-            numbers += self.c + 2 * self.e + 2 * both
-        return int(itemsize * self.pixels * numbers)
+def pixels_of(shape):
+    return shape.n * shape.h * shape.w * SCALE**2
+
+
+def title_of(shape):
+    """Its name and its sizes, which may be the same."""
+    sizes = 'x'.join(map(str, shape[1:6]))
+    return sizes if shape.name == sizes else f'{shape.name} {sizes}'
+
+
+def floor_bytes(shape, dtype, backward):
+    """What the operator must read and write, each number once."""
+    key_value = (shape.e + shape.c) / SCALE**2
+    numbers = shape.e + shape.c + key_value
+    if backward:
+        numbers += shape.c + 2 * shape.e + 2 * key_value
+    itemsize = getattr(torch, dtype).itemsize
+    return int(itemsize * pixels_of(shape) * numbers)
 
 
 SHAPES = {
@@ -232,9 +240,9 @@ def fault_of(name, shape, dtype, device):
 def shortage(name, shape, dtype, device):
     """Say so if memory will not do, before the system kills the process."""
     # Inputs, result, gradients, and about as much again on the way.
-    needed = 2 * shape.floor_bytes(getattr(torch, dtype).itemsize, True)
+    needed = 2 * floor_bytes(shape, dtype, True)
     if name == 'reference':
-        needed += 3 * 4 * KERNEL_SIZE**2 * shape.c * shape.pixels
+        needed += 3 * 4 * KERNEL_SIZE**2 * shape.c * pixels_of(shape)
     free = measure.free_bytes(device)
     if needed > free:
         return (
@@ -304,18 +312,18 @@ def run_cases(args, shapes):
         results.update(
             measure.time_in_rounds(runs, args.rounds, threads, tick)
         )
-        itemsize = getattr(torch, dtype).itemsize
         for key in pairs:
             tick(key)
             passes, name = key
             backward = passes != 'forward'
             row = dict(
                 contestant=name,
-                shape=shape._asdict(),
+                shape=title_of(shape),
                 dtype=dtype,
                 threads=threads,
                 passes=passes,
-                floor_bytes=shape.floor_bytes(itemsize, backward),
+                pixels=pixels_of(shape),
+                floor_bytes=floor_bytes(shape, dtype, backward),
                 **results[key],
             )
             if args.memory and 'seconds' in row:
@@ -352,17 +360,19 @@ def run_operators(args):
 
 
 def run_scaling(args):
-    sides = [2**i for i in range(3, 11) if 2**i <= args.max_side]
-    batches = [1, 4, 16, 64]
-    sizes = [('side', 1, side) for side in sides]
-    sizes += [('batch', n, min(64, args.max_side)) for n in batches]
-    return run_cases(
-        args,
-        [
-            Shape(name, n, args.channels, 32, side, side)
-            for name, n, side in sizes
-        ],
-    )
+    c, e, longest = args.channels, 32, args.max_side
+    side = min(64, longest)
+    growing = {
+        'one map': [(1, 2**i, 2**i) for i in range(3, 11) if 2**i <= longest],
+        f'batch of {side}x{side}': [(n, side, side) for n in (1, 4, 16, 64)],
+    }
+    rows = []
+    for what, sizes in growing.items():
+        sizes = [(n, c, e, h, w) for n, h, w in sizes]
+        shapes = [Shape('x'.join(map(str, size)), *size) for size in sizes]
+        series = f'{what}, growing; C = {c}, E = {e}'
+        rows += [{'series': series, **x} for x in run_cases(args, shapes)]
+    return rows
 
 
 def run_models(args):
@@ -389,7 +399,7 @@ def run_models(args):
             rows.append(
                 dict(
                     contestant=name,
-                    shape=dict(name=model, size=size),
+                    shape=f'{model} {size}',
                     dtype=dtype,
                     threads=threads,
                     passes='inference',

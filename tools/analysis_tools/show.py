@@ -7,13 +7,13 @@ import matplotlib
 matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import NullFormatter, StrMethodFormatter  # noqa: E402
 from measure import quartiles  # noqa: E402
 from prettytable import PrettyTable, TableStyle  # noqa: E402
 
 # Told apart by the colour-blind, and in print by their lightness.
 COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00']
-# What SAPA is in a table of layers or models.
-SAPA = dict(layer='sapa-g', model='sapa-g')
+BASELINES = ('bilinear', 'sapa', 'sapa-g')
 
 
 def show(result, picture):
@@ -24,8 +24,20 @@ def show(result, picture):
         picture (Path): Where the plot goes.
     """
     print(markdown(result))
-    draw = draw_scaling if result['subcommand'] == 'scaling' else draw_bars
-    figure = draw(result)
+    scaling = result['subcommand'] == 'scaling'
+    figure = (draw_lines if scaling else draw_bars)(result)
+    handles = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels())
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc=f'outside {"right" if scaling else "upper"} center',
+        ncols=1 if scaling else len(handles),
+        frameon=False,
+    )
     environment = result['environment']
     figure.supxlabel(
         f'{environment["machine"]}, torch {environment["torch"]}, '
@@ -38,34 +50,26 @@ def show(result, picture):
 
 
 def groups(rows, *fields):
-    """Rows that have the fields in common, in the order of their coming."""
-    keys = list(dict.fromkeys(label(row, *fields) for row in rows))
-    for key in keys:
-        yield key, [row for row in rows if label(row, *fields) == key]
+    """Yield a title and the rows that have it, in the order they came in."""
+
+    def title(row):
+        return ', '.join(
+            f'{row[field]} thread{"s" * (row[field] > 1)}'
+            if field == 'threads'
+            else row[field]
+            for field in fields
+        )
+
+    for key in dict.fromkeys(map(title, rows)):
+        yield key, [row for row in rows if title(row) == key]
 
 
-def label(row, *fields):
-    """Words for what a row has in the fields."""
-    shape = row['shape']
-    if 'size' in shape:
-        size = shape['size']
-    else:
-        size = 'x'.join(str(shape[name]) for name in 'ncehw')
-    words = dict(
-        shape=size if shape['name'] == size else f'{shape["name"]} {size}',
-        dtype=row['dtype'],
-        threads=f'{row["threads"]} thread{"s" * (row["threads"] > 1)}',
-        passes=row['passes'],
-    )
-    return ', '.join(words[field] for field in fields)
-
-
-def medians(rows):
-    """Median seconds of each contestant that was timed."""
+def medians(rows, field='seconds'):
+    """Median of each contestant that was timed."""
     return {
-        row['contestant']: quartiles(row['seconds'])[1]
+        row['contestant']: quartiles(row[field])[1]
         for row in rows
-        if 'seconds' in row
+        if row.get(field)
     }
 
 
@@ -74,16 +78,11 @@ def number(x):
     return f'{x:.0f}' if x >= 100 else f'{x:#.3g}'
 
 
+# ---- tables -----------------------------------------------------------------
+
+
 def markdown(result):
-    """All rows as tables in Markdown.
-
-    Args:
-        result (dict): As in the JSON file.
-
-    Returns:
-        str: A table for each case and pass; without the columns that would
-        be empty.
-    """
+    """A table for each case and pass, without columns that would be empty."""
     parts = [
         f'- {name}: {value}'
         for name, value in result['environment'].items()
@@ -91,39 +90,38 @@ def markdown(result):
     ]
     if result['bandwidth']:
         parts.append(f'- copy: {result["bandwidth"] / 1e9:.0f} GB/s')
-    fields = ['shape', 'dtype', 'passes']
-    if result['device'] == 'cpu':
-        fields.insert(2, 'threads')
-    for title, rows in groups(result['rows'], *fields):
+    for title, rows in groups(
+        result['rows'], 'shape', 'dtype', 'threads', 'passes'
+    ):
         table = PrettyTable()
         table.set_style(TableStyle.MARKDOWN)
-        cells = [_cells(row, rows, result) for row in rows]
-        for name in dict.fromkeys(itertools.chain(*cells)):
-            column = [row.get(name, '') for row in cells]
-            left = name in ('contestant', 'note')
-            table.add_column(name, column, align='l' if left else 'r')
+        times = medians(rows)
+        lines = [_cells(row, times, result['bandwidth']) for row in rows]
+        for name in dict.fromkeys(itertools.chain(*sorted(lines, key=len))):
+            table.add_column(
+                name,
+                [line.get(name, '') for line in lines],
+                align='l' if name in ('contestant', 'note') else 'r',
+            )
         parts += [f'\n### {title}\n', table.get_string()]
     return '\n'.join(parts)
 
 
-def _cells(row, rows, result):
-    """The cells of a row that have something in them, by column."""
+def _cells(row, times, bandwidth):
+    """The cells of a row by column, those that have something in them."""
     cells = {'contestant': row['contestant']}
-    if 'seconds' not in row:
-        # A column for all, after those with figures.
+    if 'reason' in row:
         return {**cells, 'note': row['reason'].replace('|', '/')}
     low, middle, high = quartiles(row['seconds'])
     cells['ms'] = number(middle * 1e3)
     cells['quartiles'] = f'{number(low * 1e3)} to {number(high * 1e3)}'
-    times = medians(rows)
-    for name in ('bilinear', SAPA.get(result['subcommand'], 'sapa')):
+    for name in BASELINES:
         if name in times:
             cells[f'× {name}'] = number(middle / times[name])
-    if 'floor_bytes' in row:
-        if result['bandwidth']:
-            floor = row['floor_bytes'] / result['bandwidth']
-            cells['× floor'] = number(middle / floor)
-        cells['ns a pixel'] = number(middle * 1e9 / pixels(row))
+    if bandwidth and 'floor_bytes' in row:
+        cells['× floor'] = number(middle * bandwidth / row['floor_bytes'])
+    if 'pixels' in row:
+        cells['ns a pixel'] = number(middle * 1e9 / row['pixels'])
     if row.get('extra_bytes') is not None:
         cells['extra MB'] = f'{max(0, row["extra_bytes"]) / 1e6:.1f}'
     if row.get('upsampling_seconds'):
@@ -133,107 +131,99 @@ def _cells(row, rows, result):
     return cells
 
 
-def pixels(row):
-    """High-res pixels of a row's case."""
-    shape = row['shape']
-    return shape['n'] * shape['h'] * shape['w'] * 4
+# ---- plots ------------------------------------------------------------------
 
 
 def draw_bars(result):
-    """Bars of time relative to bilinear, a panel for each case."""
+    """Bars for each case: models in ms, all else relative to bilinear."""
     models = result['subcommand'] == 'model'
-    panels = list(groups(result['rows'], 'shape', 'dtype', 'threads'))
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    names = list(dict.fromkeys(r['contestant'] for r in result['rows']))
+    rows = [row for row in result['rows'] if 'seconds' in row]
+    names = list(dict.fromkeys(row['contestant'] for row in rows))
+    panels = list(groups(rows, 'shape', 'dtype', 'threads'))
+    columns = max(1, min(3, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
     figure, axes = plt.subplots(
         lines,
         columns,
-        figsize=(1 + 4.2 * columns, lines * (1.3 + 0.4 * len(names))),
+        figsize=(1 + 4.2 * columns, lines * (1 + 0.4 * len(names))),
         sharey=True,
         squeeze=False,
         layout='constrained',
     )
-    for axis, (title, panel) in zip(axes.flat, panels):
+    for axis, (title, panel) in itertools.zip_longest(
+        axes.flat, panels, fillvalue=('', [])
+    ):
+        axis.set_visible(bool(panel))
         passes = list(groups(panel, 'passes'))
-        for i, (what, rows) in enumerate(passes):
-            times = medians(rows)
-            if not models and 'bilinear' not in times:
-                continue
-            unit = 1e-3 if models else times['bilinear']
+        for i, (label, chosen) in enumerate(passes):
+            times = medians(chosen)
+            unit = 1e-3 if models else times.get('bilinear', float('nan'))
             height = 0.8 / len(passes)
-            places = [
-                names.index(name) + (i + 0.5) * height - 0.4 for name in times
-            ]
+            places = [names.index(x) + (i + 0.5) * height - 0.4 for x in times]
             values = [time / unit for time in times.values()]
             bars = axis.barh(
-                places, values, height, color=COLOURS[i], label=what
+                places, values, height, color=COLOURS[i], label=label
             )
-            axis.bar_label(
-                bars, [number(value) for value in values], padding=2, size=8
-            )
-            if models:
-                parts = [
-                    quartiles(row['upsampling_seconds'])[1] / unit
-                    for row in rows
-                    if row.get('upsampling_seconds')
-                ]
+            axis.bar_label(bars, map(number, values), padding=2, size=8)
+            parts = medians(chosen, 'upsampling_seconds').values()
+            if parts:
+                parts = [part / unit for part in parts]
                 axis.barh(
-                    places, parts, height, color=COLOURS[1], label='upsampling'
+                    places,
+                    parts,
+                    height,
+                    color=COLOURS[1],
+                    label='of which upsampling',
                 )
         axis.set_title(title, fontsize=9)
-        if models:
-            axis.set_xlabel('ms')
-        else:
+        axis.set_xlabel('ms' if models else 'time, × bilinear')
+        if not models:
             axis.set_xscale('log')
-            axis.axvline(1, color='0.5', linewidth=0.8)
-            axis.set_xlabel('time, × bilinear')
+            axis.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.axvline(1, color='0.5', linewidth=0.8, zorder=0)
         axis.margins(x=0.15)
         axis.spines[['top', 'right']].set_visible(False)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].invert_yaxis()
-    axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
 
 
-def draw_scaling(result):
+def draw_lines(result):
     """Lines of time a high-res pixel, for one map and for batches."""
-    panels = dict(side='one map, growing', batch='batch of maps, growing')
     figure, axes = plt.subplots(
-        1, 2, figsize=(10, 4), sharey=True, layout='constrained'
+        1, 2, figsize=(12, 4.5), sharey=True, layout='constrained'
     )
-    names = list(dict.fromkeys(r['contestant'] for r in result['rows']))
-    styles = itertools.cycle(['-', '--', ':', '-.'])
-    styles = {
-        key: next(styles)
-        for key, _ in groups(result['rows'], 'dtype', 'threads', 'passes')
-    }
-    for axis, (panel, title) in zip(axes, panels.items()):
-        chosen = [r for r in result['rows'] if r['shape']['name'] == panel]
-        for key, rows in groups(chosen, 'dtype', 'threads', 'passes'):
-            for name, colour, marker in zip(
-                names, itertools.cycle(COLOURS), itertools.cycle('osD^vX')
+    rows = [row for row in result['rows'] if 'seconds' in row]
+    for axis, (series, panel) in zip(axes, groups(rows, 'series')):
+        for (title, lines), style in zip(
+            groups(panel, 'dtype', 'threads', 'passes'),
+            itertools.cycle(['-', '--', ':', '-.']),
+        ):
+            for (name, line), colour, marker in zip(
+                groups(lines, 'contestant'),
+                itertools.cycle(COLOURS),
+                itertools.cycle('osD^vX'),
             ):
-                points = [
-                    (pixels(row), quartiles(row['seconds'])[1])
-                    for row in rows
-                    if row['contestant'] == name and 'seconds' in row
+                pixels = [row['pixels'] for row in line]
+                times = [
+                    1e9 * quartiles(row['seconds'])[1] / row['pixels']
+                    for row in line
                 ]
                 axis.plot(
-                    [count for count, _ in points],
-                    [time * 1e9 / count for count, time in points],
-                    styles[key],
+                    pixels,
+                    times,
+                    style,
                     marker=marker,
                     color=colour,
-                    label=f'{name}, {key}',
+                    label=f'{name}, {title}',
                 )
-        shape = chosen[0]['shape']
-        axis.set_title(f'{title}; C = {shape["c"]}, E = {shape["e"]}')
+        axis.set_title(series)
         axis.set(xscale='log', yscale='log', xlabel='high-res pixels')
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter(StrMethodFormatter('{x:,g}'))
+            side.set_minor_formatter(NullFormatter())
         axis.grid(which='major', color='0.9')
         axis.spines[['top', 'right']].set_visible(False)
     axes[0].set_ylabel('ns a high-res pixel')
-    axes[1].legend(fontsize=8, frameon=False)
     return figure
