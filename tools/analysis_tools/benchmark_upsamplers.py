@@ -191,27 +191,38 @@ def prepare(kind, name, shape, dtype, device, short=0):
     Returns:
         tuple: A function, its inputs, and its parameters.
     """
-    n, c, e, h, w = shape[1:6]
-    size = h * SCALE - short, w * SCALE - short
-    torch.manual_seed(0)
-
-    def randn(channels, *size, std=1):
-        x = std * torch.randn(n, channels, *size)
-        return x.to(device, getattr(torch, dtype))
-
+    c, e = shape.c, shape.e
     if kind == 'layer':
         guide_channels = shape.guide_channels or c
         layer = UpsampleSlot(LAYERS[name], c, guide_channels)
         layer.to(device, getattr(torch, dtype))
-        inputs = [randn(c, h, w), randn(guide_channels, *size)]
-        return layer, inputs, list(layer.parameters())
-    if name == 'carafe':
-        inputs = [randn(KERNEL_SIZE**2, *size), randn(0, h, w)]
-    else:
-        # Logits of variance 1: no weight underflows.
-        std = max(e, 1) ** -0.25
-        inputs = [randn(e, *size, std=std), randn(e, h, w, std=std)]
-    return OPERATORS[name][0], [*inputs, randn(c, h, w)], []
+        guide, _, x = maps_of(shape, guide_channels, dtype, device, short)
+        return (
+            lambda guide, x: layer(x, guide),
+            [guide, x],
+            list(layer.parameters()),
+        )
+    high = KERNEL_SIZE**2 if name == 'carafe' else e
+    maps = maps_of(shape, high, dtype, device, short)
+    return OPERATORS[name][0], list(maps), []
+
+
+@functools.lru_cache(2)  # what contestants share
+def maps_of(shape, high, dtype, device, short):
+    """High-res map of so many channels, low-res map of E, of C channels."""
+    _, n, c, e, h, w, _ = shape
+    torch.manual_seed(0)
+    # Logits of variance 1, so that no weight underflows.
+    scales = max(high, 1) ** -0.25, max(e, 1) ** -0.25, 1
+    sizes = (
+        (n, high, h * SCALE - short, w * SCALE - short),
+        (n, e, h, w),
+        (n, c, h, w),
+    )
+    return [
+        torch.randn(size).mul_(scale).to(device, getattr(torch, dtype))
+        for size, scale in zip(sizes, scales)
+    ]
 
 
 def fault_of(name, shape, dtype, device):
@@ -219,13 +230,9 @@ def fault_of(name, shape, dtype, device):
     shape = shape._replace(n=2, h=7, w=9)
     function, inputs, _ = prepare('operator', name, shape, dtype, device, 1)
     exact = [x.double() for x in inputs]
-    got, expected = (
-        measure.make_run(*arguments, backward=True)()
-        for arguments in (
-            (function, inputs),
-            (sapa_upsample_reference, exact),
-        )
-    )
+    got = measure.make_run(function, inputs, backward=True)()
+    expected = measure.make_run(sapa_upsample_reference, exact, backward=True)
+    expected = expected()
     names = ('result', 'gradient of query', 'of key', 'of value')
     for what, x, y in zip(names, got, expected):
         error = (x.double() - y).abs().max() / y.abs().max()
@@ -296,19 +303,17 @@ def run_cases(args, shapes):
         torch.set_num_threads(threads)
         torch.compiler.reset()
         runs, results = {}, {}
-        faults = {
-            name: fault_in(kind, name, shape, dtype, args.device)
-            for name in args.contestants
-        }
-        for passes, name in pairs:
-            key = passes, name
-            if faults[name]:
-                results[key] = dict(reason=faults[name])
+        for name in args.contestants:
+            bar.set_description(f'{shape.name} {dtype} checking {name}')
+            fault = fault_in(kind, name, shape, dtype, args.device)
+            if fault:
+                results.update({(x, name): fault for x in args.passes})
                 continue
-            runs[key] = measure.make_run(
-                *prepare(kind, name, shape, dtype, args.device),
-                backward=passes != 'forward',
-            )
+            prepared = prepare(kind, name, shape, dtype, args.device)
+            for passes in args.passes:
+                runs[passes, name] = measure.make_run(
+                    *prepared, backward=passes != 'forward'
+                )
         results.update(
             measure.time_in_rounds(runs, args.rounds, threads, tick)
         )
@@ -339,7 +344,7 @@ def run_cases(args, shapes):
 
 
 def fault_in(kind, name, shape, dtype, device):
-    """Why a contestant is not to be timed, or None."""
+    """``dict(reason=...)`` if a contestant is not to be timed, or None."""
     try:
         checked = name if kind == 'operator' else LAYERS[name]['type']
         fault = shortage(name, shape, dtype, device)
@@ -349,9 +354,9 @@ def fault_in(kind, name, shape, dtype, device):
             small = shape._replace(n=1, h=8, w=8)
             function, inputs, _ = prepare(kind, name, small, dtype, device)
             function(*inputs)
-        return fault
+        return fault and dict(reason=fault)
     except Exception as error:  # no such kernel, dtype or compiler here
-        return measure.first_line(error)
+        return dict(reason=measure.first_line(error))
 
 
 def run_operators(args):
@@ -389,13 +394,20 @@ def run_models(args):
 
         torch.set_num_threads(threads)
         size = args.size or MODEL_CONFIGS[model][2]
-        runs = {}
+        runs, results = {}, {}
         for name in args.contestants:
-            whole, slots = model_runs(model, name, size, dtype, args.device)
-            runs[name, 'whole'] = whole
-            runs[name, 'upsampling'] = slots
-        results = measure.time_in_rounds(runs, args.rounds, threads, tick)
+            bar.set_description(f'{model} building with {name}')
+            try:
+                whole, part = model_runs(model, name, size, dtype, args.device)
+            except RuntimeError as error:  # no such kernel or dtype here
+                results[name, 'whole'] = dict(reason=measure.first_line(error))
+            else:
+                runs.update({(name, 'whole'): whole, (name, 'part'): part})
+        results.update(
+            measure.time_in_rounds(runs, args.rounds, threads, tick)
+        )
         for name in args.contestants:
+            part = results.get((name, 'part'), {})
             rows.append(
                 dict(
                     contestant=name,
@@ -403,10 +415,8 @@ def run_models(args):
                     dtype=dtype,
                     threads=threads,
                     passes='inference',
+                    upsampling_seconds=part.get('seconds'),
                     **results[name, 'whole'],
-                    upsampling_seconds=results[name, 'upsampling'].get(
-                        'seconds'
-                    ),
                 )
             )
     bar.close()
@@ -516,7 +526,7 @@ def parse_args(argv):
         command.add_argument(
             '--contestants',
             nargs='+',
-            choices=OPERATORS if name == 'scaling' else CONTESTANTS[name],
+            choices=LAYERS if name in ('layer', 'model') else OPERATORS,
             default=CONTESTANTS[name],
         )
         command.add_argument(

@@ -39,7 +39,8 @@ def make_run(function, inputs, weights=(), backward=False):
 
     Args:
         function (Callable): Takes the inputs, returns a Tensor.
-        inputs (list[Tensor]): What is upsampled, and by what.
+        inputs (list[Tensor]): First a map of the result's size, last the map
+            that is upsampled.
         weights (list[Tensor]): Parameters that get gradients too.
         backward (bool): Whether gradients are computed.
 
@@ -56,12 +57,10 @@ def make_run(function, inputs, weights=(), backward=False):
 
     inputs = [x.detach().requires_grad_() for x in inputs]
     wanted = [*inputs, *weights]
-    with torch.no_grad():
-        out = function(*inputs)
     # The same on every device and, but for rounding, in every dtype.
+    shape = *inputs[-1].shape[:2], *inputs[0].shape[2:]
     generator = torch.Generator().manual_seed(0)
-    grad = torch.randn(out.shape, generator=generator).to(out)
-    del out
+    grad = torch.randn(shape, generator=generator).to(inputs[0])
 
     def forward_backward():
         out = function(*inputs)
@@ -177,6 +176,7 @@ def _status(field):
 def free_bytes(device):
     """Memory that is still to be had."""
     if device == 'cuda':
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
     try:
         meminfo = Path('/proc/meminfo').read_text()
