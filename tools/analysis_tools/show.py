@@ -97,7 +97,8 @@ def markdown(result):
         table.set_style(TableStyle.MARKDOWN)
         times = medians(rows)
         lines = [_cells(row, times, result['bandwidth']) for row in rows]
-        for name in dict.fromkeys(itertools.chain(*sorted(lines, key=len))):
+        names = dict.fromkeys(itertools.chain(*lines))
+        for name in sorted(names, key='note'.__eq__):  # that one last
             table.add_column(
                 name,
                 [line.get(name, '') for line in lines],
