@@ -91,18 +91,27 @@ def time_in_rounds(runs, rounds, threads, tick):
         tick(key)
         timer = Timer('run()', globals=dict(run=run), num_threads=threads)
         try:
-            once = timer.timeit(1).mean
+            calls = _calls(timer)
         except Exception as error:  # out of memory, mostly
             results[key] = dict(reason=first_line(error))
             continue
         timers[key] = timer
-        results[key] = dict(calls=math.ceil(SHORTEST / once), seconds=[])
+        results[key] = dict(calls=calls, seconds=[])
     for _ in range(rounds):
         for key, timer in timers.items():
             tick(key)
             measurement = timer.timeit(results[key]['calls'])
             results[key]['seconds'].append(measurement.mean)
     return results
+
+
+def _calls(timer):
+    """Calls that last long enough; one alone may mostly wait for a GPU."""
+    calls, lasted = 1, timer.timeit(1).mean
+    while lasted < SHORTEST:
+        calls = math.ceil(1.1 * calls * SHORTEST / lasted)
+        lasted = calls * timer.timeit(calls).mean
+    return calls
 
 
 def first_line(error):
