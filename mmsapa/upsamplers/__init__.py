@@ -1,7 +1,8 @@
 """Upsample layers, and the slot that takes any of them."""
 
 from . import flops  # noqa: F401  mmengine's counter learns the operator
+from .dysample import DySample
 from .sapa import SAPA
 from .slot import SlotMixin, UpsampleSlot
 
-__all__ = ['SAPA', 'SlotMixin', 'UpsampleSlot']
+__all__ = ['SAPA', 'DySample', 'SlotMixin', 'UpsampleSlot']

@@ -5,7 +5,15 @@ import torch.nn.functional as F
 
 from mmsapa.upsamplers import SAPA, SlotMixin, UpsampleSlot
 
-LAYERS = ['sapa', 'nearest', 'bilinear', 'deconv', 'pixel_shuffle', 'carafe']
+LAYERS = [
+    'sapa',
+    'dysample',
+    'nearest',
+    'bilinear',
+    'deconv',
+    'pixel_shuffle',
+    'carafe',
+]
 
 
 @pytest.mark.parametrize('kind', LAYERS)

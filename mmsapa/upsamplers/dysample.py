@@ -1,0 +1,142 @@
+"""DySample, an upsample layer without a guide, to compare with."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module('dysample')
+class DySample(BaseModule):
+    """Upsampling by learning where to sample.
+
+    Every high-res pixel reads ``x`` at its own place plus a learned offset,
+    bilinearly (Liu et al., ICCV 2023, https://arxiv.org/abs/2308.15085,
+    section 3). With offsets of zero it is bilinear interpolation.
+
+    Args:
+        in_channels (int): Channels of ``x``.
+        scale_factor (int): Size of the result over size of ``x``.
+            Default: 2.
+        groups (int): Parts of the channels, each with offsets of its own.
+            Default: 4.
+        style (str): ``'lp'`` projects ``x`` and shuffles pixels, ``'pl'``
+            shuffles pixels and projects then, with fewer parameters.
+            Default: ``'lp'``.
+        dyscope (bool): Whether the reach of the offsets, 0.25 pixels of
+            ``x`` for a unit, is learned too, between 0 and 0.5.
+            Default: False.
+        init_cfg (dict, optional): As in every mmengine BaseModule.
+
+    Raises:
+        ValueError: If the style is unknown, or the channels cannot be
+            divided as it needs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        scale_factor: int = 2,
+        groups: int = 4,
+        style: str = 'lp',
+        dyscope: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if style not in ('lp', 'pl'):
+            raise ValueError(
+                f"DySample: expected style 'lp' or 'pl', got {style!r}."
+            )
+        phases = scale_factor**2
+        for divisor, name in (
+            (groups, 'groups'),
+            (phases if style == 'pl' else 1, 'scale_factor ** 2'),
+        ):
+            if in_channels % divisor:
+                raise ValueError(
+                    f'DySample: expected in_channels divisible by {name}, '
+                    f'got in_channels={in_channels} and {name}={divisor}.'
+                )
+        self.in_channels = in_channels
+        self.scale_factor = scale_factor
+        self.groups = groups
+        self.style = style
+
+        if style == 'lp':
+            channels = in_channels, 2 * groups * phases
+        else:
+            channels = in_channels // phases, 2 * groups
+        self.offset = nn.Conv2d(*channels, 1)
+        self.scope = nn.Conv2d(*channels, 1, bias=False) if dyscope else None
+        self._reset_parameters()
+
+    def init_weights(self):
+        """Initialise as the authors do, and then by ``init_cfg`` if given.
+
+        Parents' ``init_cfg`` reach every convolution below them; mmengine
+        calls this one afterwards.
+        """
+        self._reset_parameters()
+        if self.init_cfg:
+            super().init_weights()
+
+    def _reset_parameters(self):
+        # The start is bilinear interpolation, all but exactly.
+        nn.init.normal_(self.offset.weight, std=0.001)
+        nn.init.zeros_(self.offset.bias)
+        if self.scope is not None:
+            nn.init.zeros_(self.scope.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Upsample ``x``.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): Decoder feature, low
+                resolution.
+
+        Returns:
+            Tensor[N, in_channels, H * s, W * s]: The upsampled ``x``.
+        """
+        if self.scope is None:
+            scope = 0.25
+        else:
+            scope = 0.5 * self._project(self.scope, x).sigmoid()
+        offsets = scope * self._project(self.offset, x)
+
+        n, _, h, w = x.shape
+        s = self.scale_factor
+        # Places in half precision would be off by tenths of a pixel.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        # From pixels of x to grid_sample's -1 ... 1.
+        per_pixel = torch.tensor([2 / w, 2 / h], dtype=dtype, device=x.device)
+        offsets = offsets.to(dtype).view(n, 2, self.groups, s * h, s * w)
+        offsets = offsets.permute(0, 2, 3, 4, 1).flatten(0, 1) * per_pixel
+        places = F.affine_grid(
+            torch.eye(2, 3, dtype=dtype, device=x.device)[None],
+            [1, 1, s * h, s * w],
+            align_corners=False,
+        )
+        out = F.grid_sample(
+            x.to(dtype).reshape(n * self.groups, -1, h, w),
+            places + offsets,
+            mode='bilinear',
+            padding_mode='border',
+            align_corners=False,
+        )
+        return out.view(n, -1, s * h, s * w).to(x.dtype)
+
+    def _project(self, projection: nn.Module, x: Tensor) -> Tensor:
+        """Project ``x`` to a Tensor[N, 2 * groups, H * s, W * s]."""
+        if self.style == 'lp':
+            return F.pixel_shuffle(projection(x), self.scale_factor)
+        return projection(F.pixel_shuffle(x, self.scale_factor))
+
+    def extra_repr(self) -> str:
+        """What tells one DySample from another."""
+        return (
+            f'{self.in_channels}, scale_factor={self.scale_factor}, '
+            f'groups={self.groups}, style={self.style!r}, '
+            f'dyscope={self.scope is not None}'
+        )
