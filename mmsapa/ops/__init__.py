@@ -1,10 +1,16 @@
-"""SAPA as two functions of tensors. Needs torch alone."""
+"""SAPA, and what its layer needs, as functions of tensors; torch alone."""
 
-from .functional import sapa_kernels, sapa_upsample
-from .reference import sapa_kernels_reference, sapa_upsample_reference
+from .functional import norm_project, sapa_kernels, sapa_upsample
+from .reference import (
+    norm_project_reference,
+    sapa_kernels_reference,
+    sapa_upsample_reference,
+)
 from .tiled import sapa_upsample_tiled
 
 __all__ = [
+    'norm_project',
+    'norm_project_reference',
     'sapa_kernels',
     'sapa_kernels_reference',
     'sapa_upsample',

@@ -78,6 +78,66 @@ def sapa_kernels(
     return torch.ops.mmsapa.sapa_kernels(query, key, kernel_size, scale_factor)
 
 
+def norm_project(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Layer normalisation over channels and a projection, in one.
+
+    A projection of a normalised pixel is a projection of the pixel as it is,
+    divided by its standard deviation, if the norm's affine parameters are
+    folded into the projection and each row of that loses its mean:
+
+    .. math::
+        W (\gamma \odot (x - \mu) / \sigma + \beta) + b
+        = \overline{W \gamma} x / \sigma + W \beta + b
+
+    So the normalised map is neither written nor kept for backward. Variance
+    is taken of the centred pixel and sums are in float32 or wider. The
+    backward pass is deterministic and has no second derivative.
+
+    Args:
+        x (Tensor[N, C, H, W]): A map; float32, float64, float16 or bfloat16.
+        norm_weight (Tensor[C]): Of the norm, any floating dtype.
+        norm_bias (Tensor[C]): Likewise.
+        weight (Tensor[E, C]): Of the projection, likewise.
+        bias (Tensor[E]): Likewise.
+        eps (float): Added to the variance.
+
+    Returns:
+        Tensor[N, E, H, W]: The projected map, dtype of ``x``.
+
+    Raises:
+        TypeError: If the dtype of ``x`` is not one of the above.
+        ValueError: If sizes do not fit together.
+    """
+    if not isinstance(x, Tensor) or x.dtype not in _DTYPES:
+        raise TypeError(
+            'norm_project: expected x as a torch.Tensor of dtype float32, '
+            'float64, float16 or bfloat16, got '
+            f'{x.dtype if isinstance(x, Tensor) else type(x).__name__}.'
+        )
+    c, e = weight.shape[-1], weight.shape[0]
+    sizes = [list(t.shape) for t in (norm_weight, norm_bias, weight, bias)]
+    if x.dim() != 4 or x.shape[1] != c or sizes != [[c], [c], [e, c], [e]]:
+        raise ValueError(
+            'norm_project: expected x [N, C, H, W], norm_weight [C], '
+            'norm_bias [C], weight [E, C] and bias [E], got '
+            f'{list(x.shape)}, {", ".join(map(str, sizes))}.'
+        )
+    # Elementwise and in full precision, whatever autocast makes of products.
+    exact = torch.promote_types(x.dtype, torch.float32)
+    weight = weight.to(exact)
+    folded = weight * norm_weight.to(exact)
+    folded = folded - folded.mean(1, keepdim=True)
+    offset = (weight * norm_bias.to(exact)).sum(1) + bias.to(exact)
+    return torch.ops.mmsapa.norm_project(x, folded, offset, eps)[0]
+
+
 def _check(name, query, key, value, kernel_size, scale_factor):
     """Raise what is wrong with the arguments, in one sentence."""
     for number, got in (

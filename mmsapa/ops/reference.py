@@ -77,3 +77,29 @@ def sapa_upsample_reference(
         _windows(value.to(dtype), kernel_size), scale_factor, query.shape[-2:]
     )
     return torch.einsum('nkhw,nckhw->nchw', weights, windows).to(value.dtype)
+
+
+def norm_project_reference(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple:
+    """Normalise over channels, then project, in plain PyTorch.
+
+    Args:
+        x (Tensor[N, C, H, W]): A map.
+        weight (Tensor[E, C]): Rows sum to zero; float32, or float64 for a
+            float64 ``x``.
+        bias (Tensor[E]): Dtype of ``weight``.
+        eps (float): Added to the variance.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: The projected map, [N, E, H, W] of
+        ``x``'s dtype, and mean and reciprocal standard deviation over
+        channels, both [N, 1, H, W] of ``weight``'s dtype.
+    """
+    exact = x.to(weight.dtype)
+    variance, mean = torch.var_mean(exact, 1, correction=0, keepdim=True)
+    rstd = (variance + eps).rsqrt()
+    normed = (exact - mean) * rstd
+    out = torch.einsum('ec,nchw->nehw', weight, normed)
+    out = out + bias[:, None, None]
+    return out.to(x.dtype), mean.detach(), rstd.detach()

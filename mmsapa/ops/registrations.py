@@ -1,7 +1,7 @@
 """SAPA as PyTorch operators: schemas, and whatever is not a kernel.
 
 The kernels come from the compiled library ``mmsapa/_C*.so``: CPU always, CUDA
-where it was built. A device without one is served by the reference.
+where it was built. A device without one is served by plain PyTorch.
 """
 
 import functools
@@ -12,14 +12,16 @@ import torch
 from torch.autograd import Function
 from torch.utils import flop_counter
 
-from .reference import sapa_kernels_reference, sapa_upsample_reference
+from .reference import norm_project_reference, sapa_kernels_reference
+from .tiled import sapa_upsample_tiled
 
-# Operator: its tensors, its output channels from their shapes, its reference.
+# Operator: its tensors, its output channels from their shapes, and what
+# serves where there is no kernel.
 _OPERATORS = {
     'sapa_upsample': (
         ('query', 'key', 'value'),
         lambda kernel_size, query, key, value: value[1],
-        sapa_upsample_reference,
+        sapa_upsample_tiled,
     ),
     'sapa_kernels': (
         ('query', 'key'),
@@ -94,8 +96,8 @@ def has_kernel(device_type: str) -> bool:
     )
     if not found:
         warnings.warn(
-            f'mmsapa: no compiled operators for {device_type}, so the '
-            'PyTorch reference serves: the same result, many times slower. '
+            f'mmsapa: no compiled operators for {device_type}, so plain '
+            'PyTorch serves: the same result, many times slower. '
             'Build them with `pip install --no-build-isolation --no-deps .` '
             'in a clone.',
             stacklevel=2,
@@ -103,20 +105,53 @@ def has_kernel(device_type: str) -> bool:
     return found
 
 
-def _register(name, tensors, out_channels, reference):
-    count = len(tensors)
-    arguments = ', '.join(f'Tensor {tensor}' for tensor in tensors)
-    sizes = 'int kernel_size, int scale_factor'
-    grads = ', '.join(['Tensor'] * count)
-    _library.define(f'{name}({arguments}, {sizes}) -> Tensor')
-    _library.define(
-        f'{name}_backward(Tensor grad, {arguments}, {sizes}, '
-        f'bool[{count}] mask) -> ({grads})'
-    )
-    op = getattr(torch.ops.mmsapa, name)
-    op_backward = getattr(torch.ops.mmsapa, f'{name}_backward')
+def _define(name, tensors, sizes, results=()):
+    """Define an operator and its backward.
 
-    # ---- autograd
+    Args:
+        name (str): The operator's.
+        tensors (tuple[str]): Its differentiable inputs.
+        sizes (str): The rest of its arguments.
+        results (tuple[str]): Its results if there are several. Then backward
+            takes them in place of ``sizes``.
+
+    Returns:
+        list: The operator and its backward.
+    """
+
+    def arguments(names):
+        return ', '.join(f'Tensor {name}' for name in names)
+
+    def types(names):
+        return f'({", ".join(["Tensor"] * len(names))})'
+
+    _library.define(
+        f'{name}({arguments(tensors)}, {sizes}) -> '
+        f'{types(results) if results else "Tensor"}'
+    )
+    _library.define(
+        f'{name}_backward(Tensor grad, {arguments(tensors)}, '
+        f'{arguments(results) if results else sizes}, '
+        f'bool[{len(tensors)}] mask) -> {types(tensors)}'
+    )
+    return [
+        getattr(torch.ops.mmsapa, op).default
+        for op in (name, f'{name}_backward')
+    ]
+
+
+def _differentiate(op, op_backward, count, plain, saves_results=False):
+    """Give an operator its gradient, and plain PyTorch where no kernel is.
+
+    Args:
+        op (OpOverload): The operator.
+        op_backward (OpOverload): What computes its gradients.
+        count (int): Differentiable inputs, the first arguments.
+        plain (callable): The same in plain PyTorch.
+        saves_results (bool): Whether backward takes the results in place of
+            the sizes. Only the first of them is differentiable.
+    """
+    name = op._opname
 
     class Backward(Function):
         @staticmethod
@@ -134,47 +169,41 @@ def _register(name, tensors, out_channels, reference):
     class Forward(Function):
         @staticmethod
         def forward(ctx, *args):
-            ctx.save_for_backward(*args[:count])
-            ctx.sizes = args[count:]
             with torch._C._AutoDispatchBelowAutograd():
-                return op(*args)
+                results = op(*args)
+            ctx.sizes = args[count:]
+            if saves_results:
+                ctx.save_for_backward(*args[:count], *results)
+                ctx.mark_non_differentiable(*results[1:])
+            else:
+                ctx.save_for_backward(*args[:count])
+            return results
 
         @staticmethod
-        def backward(ctx, grad):
+        def backward(ctx, grad, *_):
             mask = ctx.needs_input_grad[:count]
-            grads = op_backward(grad, *ctx.saved_tensors, *ctx.sizes, mask)
+            sizes = () if saves_results else ctx.sizes
+            grads = op_backward(grad, *ctx.saved_tensors, *sizes, mask)
             grads = [
                 g if wanted else None
                 for g, wanted in zip(grads, mask, strict=True)
             ]
-            return (*grads, None, None)
+            return (*grads, *[None] * len(ctx.sizes))
 
     def autograd(*args):
         if has_kernel(args[0].device.type):
             return Forward.apply(*args)
-        return reference(*args)
+        return plain(*args)
+
+    def fallback(*args):  # where autograd is not asked
+        has_kernel(args[0].device.type)  # warns
+        return plain(*args)
 
     _library.impl(name, autograd, 'Autograd')
     _library.impl(
         f'{name}_backward', lambda *args: Backward.apply(*args), 'Autograd'
     )
-
-    # ---- a device without a kernel, where autograd is not asked
-
-    def fallback(*args):
-        has_kernel(args[0].device.type)  # warns
-        return reference(*args)
-
     _library.impl(name, fallback, 'CompositeExplicitAutograd')
-
-    # ---- shapes alone
-
-    def meta(*args):
-        query = args[0]
-        n, _, hq, wq = query.shape
-        shapes = [tensor.shape for tensor in args[:count]]
-        c = out_channels(args[count], *shapes)
-        return query.new_empty((n, c, hq, wq))
 
     def meta_backward(grad, *args):
         return tuple(
@@ -182,10 +211,11 @@ def _register(name, tensors, out_channels, reference):
             for tensor, wanted in zip(args[:count], args[-1], strict=True)
         )
 
-    _library.impl(name, meta, 'Meta')
     _library.impl(f'{name}_backward', meta_backward, 'Meta')
 
-    # ---- autocast: the kernels accumulate in float32 whatever they read
+
+def _autocast(op, count):
+    """Cast an operator's tensors; kernels accumulate in float32 anyway."""
 
     def autocast(device_type, *args):
         dtype = autocast_dtype(device_type)
@@ -201,32 +231,83 @@ def _register(name, tensors, out_channels, reference):
 
     for device_type in ('cpu', 'cuda'):
         _library.impl(
-            name,
+            op._opname,
             functools.partial(autocast, device_type),
             f'Autocast{device_type.upper()}',
         )
 
-    # ---- torch's FLOPs counter, for which a multiply-accumulate is two
 
-    def count_macs(shapes, kernel_size):
-        channels = shapes[2][1] if 'value' in tensors else 0
-        logits = multiply_accumulates(shapes[0], 0, kernel_size)
-        return logits, multiply_accumulates(shapes[0], channels, kernel_size)
+def _count_flops(op, macs):
+    """Tell torch's FLOPs counter of an operator.
 
-    def flops(*args, out_shape=None):
-        _, forward = count_macs(args[:count], args[count])
-        return 2 * forward
-
-    def flops_backward(grad, *args, out_shape=None):
-        # The logits once more, and two products for each made forward.
-        logits, forward = count_macs(args[:count], args[count])
-        return 2 * (logits + 2 * forward)
-
+    Args:
+        op (OpOverload): The operator.
+        macs (callable): Its multiply-accumulates, from its arguments, where
+            tensors are shapes; each is two FLOPs.
+    """
     if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
-        flop_counter.register_flop_formula(op)(flops)
-        flop_counter.register_flop_formula(op_backward)(flops_backward)
+        flop_counter.register_flop_formula(op.overloadpacket)(
+            lambda *args, out_shape=None: 2 * macs(*args)
+        )
+
+
+def _register_sapa(name, tensors, out_channels, plain):
+    count = len(tensors)
+    op, op_backward = _define(
+        name, tensors, 'int kernel_size, int scale_factor'
+    )
+    _differentiate(op, op_backward, count, plain)
+    _autocast(op, count)
+
+    def meta(*args):
+        query = args[0]
+        n, _, hq, wq = query.shape
+        shapes = [tensor.shape for tensor in args[:count]]
+        c = out_channels(args[count], *shapes)
+        return query.new_empty((n, c, hq, wq))
+
+    _library.impl(name, meta, 'Meta')
+
+    def count_macs(*args):
+        channels = args[2][1] if 'value' in tensors else 0
+        return multiply_accumulates(args[0], channels, args[count])
+
+    def count_macs_backward(grad, *args):
+        # The logits once more, and two products for each made forward.
+        logits = multiply_accumulates(args[0], 0, args[count])
+        return logits + 2 * count_macs(*args)
+
+    _count_flops(op, count_macs)
+    _count_flops(op_backward, count_macs_backward)
+
+
+def _register_norm_project():
+    op, op_backward = _define(
+        'norm_project',
+        ('x', 'weight', 'bias'),
+        'float eps',
+        ('out', 'mean', 'rstd'),
+    )
+    _differentiate(
+        op, op_backward, 3, norm_project_reference, saves_results=True
+    )
+
+    def meta(x, weight, bias, eps):
+        n, _, h, w = x.shape
+        statistics = [weight.new_empty((n, 1, h, w)) for _ in range(2)]
+        return x.new_empty((n, weight.shape[0], h, w)), *statistics
+
+    _library.impl('norm_project', meta, 'Meta')
+
+    def count_macs(x, weight, *rest):
+        n, c, h, w = x
+        return n * h * w * c * weight[0]
+
+    _count_flops(op, count_macs)
+    _count_flops(op_backward, lambda grad, *args: 2 * count_macs(*args))
 
 
 for _name, _rest in _OPERATORS.items():
-    _register(_name, *_rest)
+    _register_sapa(_name, *_rest)
+_register_norm_project()
 load_kernels()

@@ -1,4 +1,4 @@
-"""mmengine's FLOPs counter, and so every get_flops.py, learns the operator.
+"""mmengine's FLOPs counter, and so every get_flops.py, learns the operators.
 
 The counter has no public place for a handle of all its instances.
 """
@@ -21,5 +21,11 @@ def _kernels(inputs, outputs):
     return multiply_accumulates(get_shape(query), 0, kernel_size.toIValue())
 
 
+def _norm_project(inputs, outputs):
+    n, c, h, w = get_shape(inputs[0])
+    return n * h * w * c * get_shape(inputs[1])[0]
+
+
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_upsample'] = _upsample
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_kernels'] = _kernels
+_DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::norm_project'] = _norm_project

@@ -1,12 +1,13 @@
 """The SAPA layer in its three variants."""
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..ops import sapa_upsample
+from ..ops import norm_project, sapa_upsample
 
 # Parameter names of the authors' modules (y is the guide there), and ours.
 _AUTHORS_NAMES = {
@@ -139,18 +140,33 @@ class SAPA(BaseModule):
             ValueError: If channels or sizes do not fit together.
         """
         self._check(x, guide)
-        normed_x, query = self.norm_x(x), self.norm_guide(guide)
-        key = normed_x
-        if self.variant != 'I':
-            query, key = self.query(query), self.key(key)
-        if self.variant == 'G':
+        if self.variant == 'I':
+            query, key = self.norm_guide(guide), self.norm_x(x)
+        elif self.variant == 'B':
+            query = self._project(guide, self.norm_guide, self.query)
+            key = self._project(x, self.norm_x, self.key)
+        else:
+            query = self._project(guide, self.norm_guide, self.query)
+            key, gate = self._project(
+                x, self.norm_x, self.key, self.gate
+            ).split([self.embed_dims, 1], 1)
             # Projected first, upsampled then: the same, and s * s cheaper.
-            gate = self._nearest(self.gate(normed_x).sigmoid(), guide)
-            query_x = self._nearest(self.query_x(x), guide)
-            query = gate * query + (1 - gate) * query_x
+            # Autocast may have given them other dtypes.
+            gate, query_x = (
+                self._nearest(low, guide).to(query.dtype)
+                for low in (gate.sigmoid(), self.query_x(x))
+            )
+            query = torch.lerp(query_x, query, gate)
         return sapa_upsample(
             query, key, x, self.kernel_size, self.scale_factor
         )
+
+    @staticmethod
+    def _project(x, norm, *projections):
+        """Normalise, then project by all projections; one above the other."""
+        weight = torch.cat([p.weight.flatten(1) for p in projections])
+        bias = torch.cat([p.bias for p in projections])
+        return norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
 
     def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=self.scale_factor, mode='nearest')

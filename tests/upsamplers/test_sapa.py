@@ -119,7 +119,7 @@ def test_parameters_and_flops(variant, c, cg):
     inputs = (torch.randn(1, c, 6, 7), torch.randn(1, cg, 12, 14))
     flops = FlopAnalyzer(layer, inputs).by_operator()
     # The papers count neither norms nor the gate's copies.
-    counted = ('sapa_upsample', 'conv')
+    counted = ('sapa_upsample', 'norm_project', 'conv')
     flops = sum(count for op, count in flops.items() if op in counted)
     assert flops == expected_macs(variant, 6 * 7, c, cg)
 
