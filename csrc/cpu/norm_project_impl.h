@@ -38,15 +38,17 @@ Buffer<A> packed(int64_t rows, int64_t depth, At at) {
 }
 
 // matrix [rows, depth], packed, times a panel [depth][kPanel]; each row is
-// given to write(row, vector of the panel, product).
-template <typename A, typename Write>
+// given to write(row, vector of the panel, product). Meanwhile ahead(k) is
+// called for every row of the panel, to fetch what comes next.
+template <typename A, typename Ahead, typename Write>
 void multiply(const A* matrix, int64_t rows, int64_t depth, const A* panel,
-              Write write) {
+              Ahead ahead, Write write) {
   constexpr int64_t kLanes = Vector<A>::kLanes;
   for (int64_t r = 0; r < rows; r += kProductRows) {
     Vec<A> sum[kProductRows][kVectors] = {};
     const A* from = panel;
     for (int64_t k = 0; k < depth; ++k, from += kPanel<A>) {
+      if (r == 0) ahead(k);
       Vec<A> x[kVectors];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) x[v] = load(from + v * kLanes);
@@ -133,8 +135,6 @@ template <typename A, typename T, typename Use>
 void for_each_vector(const NormProjectShape& s, const PixelTile& tile,
                      const T* map /* [N, channels, P] */, int64_t channels,
                      Use use) {
-  // Every channel is in another page, where no hardware looks ahead.
-  constexpr int64_t kAhead = 4;
   for (int64_t c = 0; c < channels; ++c) {
     const T* plane = map + (tile.image * channels + c) * s.pixels + tile.begin;
     const T* later = c + kAhead < channels ? plane + kAhead * s.pixels : plane;
@@ -155,12 +155,12 @@ int64_t in_panels(int64_t rows, int64_t r, int64_t j) {
 template <typename T, typename A>
 void norm_project(const NormProjectShape& s, const T* x, const A* weight,
                   const A* bias, double eps, T* out, A* mean, A* rstd) {
+  constexpr int64_t kLanes = Vector<A>::kLanes;
   const PixelTiling tiles = PixelTiling::of(s, A());
   const Buffer<A> matrix = packed<A>(
       s.outputs, s.channels,
       [&](int64_t e, int64_t c) { return weight[e * s.channels + c]; });
   at::parallel_for(0, tiles.size(), 1, [&](int64_t begin, int64_t end) {
-    constexpr int64_t kLanes = Vector<A>::kLanes;
     Buffer<A> panels(s.channels * tiles.pixels());
     Buffer<A> sums(tiles.pixels());
     for (int64_t i = begin; i < end; ++i) {
@@ -171,34 +171,44 @@ void norm_project(const NormProjectShape& s, const T* x, const A* weight,
             store(panels.get() + in_panels<A>(s.channels, c, j), v);
             store(sums.get() + j, load(sums.get() + j) + v);
           });
+      const PixelTile next = tiles(std::min(i + 1, end - 1));
+      const T* later = x + next.image * s.channels * s.pixels + next.begin;
       const int64_t first = tile.image * s.pixels + tile.begin;
       for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
         A* panel = panels.get() + j * s.channels;
-        Vec<A> scale[kVectors];
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = j + v * kLanes;
-          const Vec<A> centre = load(sums.get() + at) / A(s.channels);
-          Vec<A> squares = {};
-          for (int64_t c = 0; c < s.channels; ++c) {
-            A* cell = panel + c * kPanel<A> + v * kLanes;
-            const Vec<A> y = load(cell) - centre;
-            store(cell, y);
-            squares += y * y;
+        Vec<A> centre[kVectors], squares[kVectors] = {}, scale[kVectors];
+        for (int v = 0; v < kVectors; ++v)
+          centre[v] = load(sums.get() + j + v * kLanes) / A(s.channels);
+        for (int64_t c = 0; c < s.channels; ++c) {
+#pragma GCC unroll 8
+          for (int v = 0; v < kVectors; ++v) {
+            A* pixels = panel + c * kPanel<A> + v * kLanes;
+            const Vec<A> centred = load(pixels) - centre[v];
+            store(pixels, centred);
+            squares[v] += centred * centred;
           }
-          squares = squares / A(s.channels) + A(eps);
+        }
+        for (int v = 0; v < kVectors; ++v) {
+          const Vec<A> variance = squares[v] / A(s.channels) + A(eps);
           for (int64_t l = 0; l < kLanes; ++l)
-            scale[v][l] = A(1) / std::sqrt(squares[l]);
-          store_as<A>(mean + first + at, centre, tile.size - at);
+            scale[v][l] = A(1) / std::sqrt(variance[l]);
+          const int64_t at = j + v * kLanes;
+          store_as<A>(mean + first + at, centre[v], tile.size - at);
           store_as<A>(rstd + first + at, scale[v], tile.size - at);
         }
         T* to = out + tile.image * s.outputs * s.pixels + tile.begin + j;
-        multiply<A>(matrix.get(), s.outputs, s.channels, panel,
-                    [&](int64_t e, int v, Vec<A> product) {
-                      const int64_t at = v * kLanes;
-                      store_as<A>(to + e * s.pixels + at,
-                                  product * scale[v] + bias[e],
-                                  tile.size - j - at);
-                    });
+        multiply<A>(
+            matrix.get(), s.outputs, s.channels, panel,
+            [&](int64_t c) {
+              for (int v = 0; v < kVectors; ++v)
+                __builtin_prefetch(later + c * s.pixels + j + v * kLanes, 0,
+                                   2);
+            },
+            [&](int64_t e, int v, Vec<A> product) {
+              const int64_t at = v * kLanes;
+              store_as<A>(to + e * s.pixels + at, product * scale[v] + bias[e],
+                          tile.size - j - at);
+            });
       }
     }
   });
@@ -267,6 +277,7 @@ void norm_project_backward(const NormProjectShape& s, const T* grad,
           T* to = grad_x + tile.image * s.channels * s.pixels + tile.begin + j;
           multiply<A>(
               matrix.get(), s.channels, s.outputs, scaled.get() + j * rows,
+              [](int64_t) {},
               [&](int64_t c, int v, Vec<A> product) {
                 const int64_t at = v * kLanes;
                 const Vec<A> y =

@@ -22,6 +22,9 @@ constexpr int64_t kStagedChannels = 16;
 // A tile of cells: wide enough for long runs, small enough for the caches.
 constexpr int64_t kTileRows = 4;
 constexpr int64_t kTileCols = 64;
+// Channels by which loads of a low-res map are announced: each has a page of
+// its own, and no hardware looks ahead from one to another.
+constexpr int64_t kAhead = 2;
 // What the backward pass may keep of the weights and their gradient: every
 // channel reads all of it, so it has to stay in the cache.
 constexpr int64_t kWorkspaceBytes = 512 << 10;
@@ -87,8 +90,11 @@ void stage_windows(const Shape& s, const T* planes /* [channels, H, W] */,
                    int64_t channels, const Tile& tile, A* to, int64_t stride) {
   constexpr int64_t kLanes = Vector<A>::kLanes;
   const int64_t r = s.radius(), margin = round_up(r, kLanes);
+  const int64_t plane_size = s.height * s.width;
   for (int64_t c = 0; c < channels; ++c) {
-    const T* plane = planes + c * s.height * s.width;
+    const T* plane = planes + c * plane_size;
+    const T* later =
+        c + kAhead < channels ? plane + kAhead * plane_size : plane;
     for (int64_t y = tile.row - r; y < tile.row + tile.rows + r;
          ++y, to += stride) {
       const bool inside = y >= 0 && y < s.height;

@@ -162,10 +162,14 @@ class SAPA(BaseModule):
         )
 
     @staticmethod
-    def _project(x, norm, *projections):
-        """Normalise, then project by all projections; one above the other."""
-        weight = torch.cat([p.weight.flatten(1) for p in projections])
-        bias = torch.cat([p.bias for p in projections])
+    def _project(x, norm, projection, *others):
+        """Normalise, then project by all projections, one above the other."""
+        weight, bias = projection.weight.flatten(1), projection.bias
+        if others:
+            weight = torch.cat(
+                [weight, *(p.weight.flatten(1) for p in others)]
+            )
+            bias = torch.cat([bias, *(p.bias for p in others)])
         return norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
 
     def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
