@@ -244,3 +244,26 @@ def test_bad_inputs_are_named(x, guide, error, words):
     guide = guide and torch.zeros(guide)
     with pytest.raises(error, match=words):
         layer(torch.zeros(x), guide)
+
+
+@pytest.mark.parametrize(('variant', 'most'), [('B', 200), ('G', 480)])
+def test_keeps_the_query_for_backward_and_not_the_guide(variant, most):
+    """Bytes a high-res pixel, beyond inputs and parameters; 1,024 a map."""
+    layer = SAPA(256, variant=variant)
+    x = torch.randn(1, 256, 32, 32, requires_grad=True)
+    guide = torch.randn(1, 256, 64, 64, requires_grad=True)
+    given = {
+        t.untyped_storage().data_ptr() for t in (x, guide, *layer.parameters())
+    }
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = layer(x, guide)
+    assert out.requires_grad
+    assert sum(kept.values()) / (64 * 64) < most

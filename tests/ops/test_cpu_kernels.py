@@ -1,0 +1,45 @@
+"""Every instruction set that the CPU kernels are compiled for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+SCRIPT = """
+import torch
+torch.set_num_threads(1)
+print(torch.backends.cpu.get_cpu_capability())
+from tests.ops import test_functional as sapa, test_norm_project as norm
+for dtype in sapa.TOLERANCES:
+    for sizes in sapa.SIZES.values():
+        for kernel_size, scale in ((5, 2), (3, 3)):
+            sapa.check_against_reference(
+                sapa.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
+                kernel_size, scale)
+    for sizes in norm.SIZES:
+        norm.test_matches_layer_norm_and_linear(sizes, dtype, 'cpu')
+"""
+
+
+@pytest.mark.parametrize('capability', ['default', 'avx2', 'avx512'])
+def test_matches_the_reference(capability):
+    result = subprocess.run(
+        [sys.executable, '-c', SCRIPT],
+        env=dict(os.environ, ATEN_CPU_CAPABILITY=capability),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    if result.stdout.split()[0].lower() != capability:
+        pytest.skip(f'this CPU, or its PyTorch, has no {capability}')
+
+
+@pytest.mark.parametrize('width', [64, 70])
+def test_large_results_are_written_past_the_caches(width):
+    """From 2 MiB on; aligned rows and rows that are not."""
+    from .test_functional import check_against_reference, make
+
+    inputs = make((1, 3, 70, 30, width), 3, 2, torch.float32, 'cpu')
+    check_against_reference(inputs, 3, 2)

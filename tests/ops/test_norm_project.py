@@ -1,0 +1,226 @@
+"""Normalisation and projection in one, against PyTorch's two."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmsapa.ops import norm_project, norm_project_reference
+
+from .test_functional import TOLERANCES, assert_close
+
+# N, C, E, H, W: one pixel; odd numbers of everything; several tiles of pixels
+# and parts of a sum; more channels than a tile of pixels has room for.
+SIZES = {
+    'pixel': (1, 1, 1, 1, 1),
+    'odd': (2, 5, 3, 7, 9),
+    'tiles': (3, 70, 33, 37, 41),
+    'wide': (1, 2050, 9, 5, 7),
+}
+
+
+def make(sizes, dtype, device, offset=0.5):
+    """The map, the norm's parameters, and the projection's."""
+    n, c, e, h, w = sizes
+    x = torch.randn(n, c, h, w, dtype=torch.float64) + offset
+    shapes = ((c,), (c,), (e, c), (e,))
+    parameters = [torch.randn(s, dtype=torch.float64) for s in shapes]
+    return [t.to(device, dtype) for t in (x, *parameters)]
+
+
+def two_steps(x, norm_weight, norm_bias, weight, bias, eps=1e-5):
+    x = x.permute(0, 2, 3, 1)
+    x = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
+    return F.linear(x, weight, bias).permute(0, 3, 1, 2)
+
+
+def with_grads(function, inputs, grad):
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    return [out, *torch.autograd.grad(out, leaves, grad.to(out))]
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize('sizes', SIZES)
+def test_matches_layer_norm_and_linear(sizes, dtype, device):
+    n, c, e, h, w = SIZES[sizes]
+    inputs = make(SIZES[sizes], dtype, device)
+    grad = torch.randn(n, e, h, w, dtype=torch.float64, device=device)
+    grad = grad.to(dtype).double()
+    got = with_grads(norm_project, inputs, grad)
+    expected = with_grads(two_steps, [x.double() for x in inputs], grad)
+    assert got[0].is_contiguous()
+    if c == 1:  # 0 / sqrt(eps) times rounding errors: only the bias is left
+        got, expected = got[:1], expected[:1]
+    assert_close(got, expected, dtype)
+
+
+def test_variance_is_sound_far_from_zero(device):
+    """The mean of the squares less the squared mean would be noise here."""
+    inputs = make((1, 64, 8, 9, 10), torch.float32, device, offset=3000)
+    got = norm_project(*inputs)
+    expected = two_steps(*(x.double() for x in inputs))
+    # The input itself is rounded to 1 / 4096 of its deviation.
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_channels_last_and_slices(device):
+    inputs = make((2, 6, 4, 5, 7), torch.float32, device)
+    expected = with_grads(norm_project, inputs, torch.ones(2, 4, 5, 7))
+    x = inputs[0].to(memory_format=torch.channels_last)
+    padded = torch.zeros(2, 6, 5, 9, device=device)
+    padded[..., 1:8] = x
+    for other in (x, padded[..., 1:8]):
+        got = with_grads(
+            norm_project, [other, *inputs[1:]], torch.ones(2, 4, 5, 7)
+        )
+        torch.testing.assert_close(got, expected)
+
+
+def test_empty_maps(device):
+    for sizes in ((0, 4, 3, 5, 5), (2, 4, 3, 0, 5), (2, 4, 0, 5, 5)):
+        inputs = make(sizes, torch.float32, device)
+        out, *grads = with_grads(
+            norm_project, inputs, torch.ones(sizes[0], *sizes[2:])
+        )
+        assert out.shape == (sizes[0], *sizes[2:])
+        assert all(grad.abs().sum() == 0 for grad in grads)
+
+
+def test_any_number_of_threads_gives_the_same():
+    inputs = make(SIZES['tiles'], torch.float32, 'cpu')
+    grad = torch.randn(3, 33, 37, 41)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            results.append(with_grads(norm_project, inputs, grad))
+        finally:
+            torch.set_num_threads(1)
+    for other in results[1:]:
+        for x, y in zip(results[0], other, strict=True):
+            assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize('wanted', range(1, 8))
+def test_gradients_flow_only_where_they_are_asked(wanted, device):
+    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float64, device)
+    inputs = [x, weight - weight.mean(1, keepdim=True), bias]
+
+    def apply(*args):
+        return torch.ops.mmsapa.norm_project(*args, 1e-5)[0].sin().sum()
+
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    everything = torch.autograd.grad(apply(*leaves), leaves)
+    leaves = [
+        t.clone().requires_grad_(bool(wanted >> i & 1))
+        for i, t in enumerate(inputs)
+    ]
+    apply(*leaves).backward()
+    for leaf, grad in zip(leaves, everything, strict=True):
+        if leaf.requires_grad:
+            torch.testing.assert_close(leaf.grad, grad)
+        else:
+            assert leaf.grad is None
+
+
+def test_gradcheck(device):
+    inputs = make((2, 4, 3, 2, 3), torch.float64, device)
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(norm_project, inputs)
+    (grad,) = torch.autograd.grad(
+        norm_project(*inputs).square().sum(), inputs[:1], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        grad.sum().backward()
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.library, 'opcheck'),
+    reason='torch.library.opcheck came with torch 2.4',
+)
+def test_opcheck(device):
+    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float32, device)
+    weight = weight - weight.mean(1, keepdim=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [x.to(dtype), weight, bias]
+        inputs = [t.detach().requires_grad_() for t in inputs]
+        torch.library.opcheck(
+            torch.ops.mmsapa.norm_project.default, (*inputs, 1e-5)
+        )
+
+
+def test_compiles_as_one_graph(device):
+    inputs = make((1, 5, 3, 4, 6), torch.float32, device)
+    torch._dynamo.reset()
+    compiled = torch.compile(norm_project, fullgraph=True, backend='aot_eager')
+    grad = torch.randn(1, 3, 4, 6)
+    torch.testing.assert_close(
+        with_grads(compiled, inputs, grad),
+        with_grads(norm_project, inputs, grad),
+    )
+
+
+def test_parameters_keep_their_precision_under_autocast(device):
+    """Folded in bfloat16, the weight's rows would not sum to zero."""
+    inputs = make((1, 64, 8, 9, 10), torch.float32, device, offset=100)
+    inputs[0] = inputs[0].bfloat16()
+    expected = norm_project(*inputs)
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(norm_project(*inputs), expected)
+
+
+def test_meta_tensors_give_shapes():
+    inputs = make((2, 5, 3, 4, 6), torch.float16, 'meta')
+    inputs = [x.requires_grad_() for x in inputs]
+    out = norm_project(*inputs)
+    assert out.shape == (2, 3, 4, 6) and out.dtype == torch.float16
+    for x, grad in zip(inputs, torch.autograd.grad(out.sum(), inputs)):
+        assert x.shape == grad.shape
+
+
+def test_flops_are_counted(device):
+    analysis = pytest.importorskip('mmengine.analysis')
+    inputs = make((2, 5, 3, 4, 6), torch.float32, device)
+
+    class Model(torch.nn.Module):
+        def forward(self, *inputs):
+            return norm_project(*inputs)
+
+    macs = 2 * 4 * 6 * 5 * 3
+    flops = analysis.FlopAnalyzer(Model(), tuple(inputs)).by_operator()
+    assert flops['norm_project'] == macs
+    with FlopCounterMode(display=False) as counter:
+        norm_project(inputs[0].requires_grad_(), *inputs[1:]).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * macs
+
+
+def test_reference_gives_the_statistics_too(device):
+    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float64, device)
+    weight = weight - weight.mean(1, keepdim=True)
+    torch.testing.assert_close(
+        torch.ops.mmsapa.norm_project(x, weight, bias, 1e-5),
+        norm_project_reference(x, weight, bias, 1e-5),
+    )
+
+
+def test_bad_arguments_are_named(device):
+    inputs = make((1, 5, 3, 4, 6), torch.float32, device)
+    with pytest.raises(ValueError, match=r'norm_weight \[C\].*\[4\], \[5\]'):
+        norm_project(inputs[0], inputs[1][:4], *inputs[2:])
+    with pytest.raises(ValueError, match=r'expected x \[N, C, H, W\]'):
+        norm_project(inputs[0][0], *inputs[1:])
+    with pytest.raises(TypeError, match='got torch.int64'):
+        norm_project(inputs[0].long(), *inputs[1:])
+    with pytest.raises(TypeError, match='got list'):
+        norm_project([1.0], *inputs[1:])
+    op = torch.ops.mmsapa.norm_project
+    x, _, _, weight, bias = inputs
+    for arguments in (
+        (x[0], weight, bias),
+        (x, weight[:, :4], bias),
+        (x, weight, bias[:2]),
+        (x, weight.double(), bias),
+    ):
+        with pytest.raises(RuntimeError, match='expected'):
+            op(*arguments, 1e-5)
