@@ -19,6 +19,8 @@ show: tables and plot of an earlier run.
 A measurement lasts at least 0.15 s, and they go round: each contestant once,
 then each again. Memory is the peak of one pass beyond inputs, outputs and
 gradients; on a CPU of one thread, and only where the system tells (Linux).
+While times are taken, malloc keeps what is freed (glibc): pages fresh from
+the system would cost every contestant the same, and more than it does.
 
 On a CPU, PyTorch takes small maps (high-res H + W <= 128, C > 3) through NHWC
 when it interpolates, at several times the cost a pixel: do not read a ratio to
@@ -609,4 +611,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
+    measure.keep_memory()
     main()

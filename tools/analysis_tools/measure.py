@@ -23,8 +23,16 @@ import mmsapa
 
 # A measurement lasts at least so long, in seconds.
 SHORTEST = 0.15
-# glibc's malloc keeps to one heap and returns what is freed.
+# For times: glibc's malloc keeps what is freed, as PyTorch does on a GPU.
+# Otherwise a call may or may not have to fetch its result's pages from the
+# system, whatever came before it, and that takes as long as the call.
+KEEPING_MALLOC = dict(
+    MALLOC_MMAP_MAX_='0',
+    MALLOC_TRIM_THRESHOLD_=str(1 << 40),
+)
+# For memory: it keeps to one heap and returns what is freed.
 TIDY_MALLOC = dict(
+    MALLOC_MMAP_MAX_='65536',
     MALLOC_ARENA_MAX='1',
     MALLOC_MMAP_THRESHOLD_='65536',
     MALLOC_TRIM_THRESHOLD_='0',
@@ -32,6 +40,13 @@ TIDY_MALLOC = dict(
 )
 PR_SET_THP_DISABLE = 41
 CLEAR_REFS = Path('/proc/self/clear_refs')
+
+
+def keep_memory():
+    """Start this program anew where malloc does not keep what is freed."""
+    if not KEEPING_MALLOC.items() <= os.environ.items():
+        os.environ.update(KEEPING_MALLOC)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def make_run(function, inputs, weights=(), backward=False):
