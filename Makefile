@@ -11,7 +11,7 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det test lint format cuda-check clean
+.PHONY: help env demo demo-det test lint format cuda-check benchmark gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
@@ -20,6 +20,8 @@ help:
 	@echo 'make env         only prepare .venv, which the others do by themselves'
 	@echo 'make lint        check style;  make format: mend it'
 	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is there'
+	@echo 'make benchmark   time the operators and layers; tables, JSON and plots'
+	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
 	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.12).'
 
@@ -70,6 +72,37 @@ build/cuda-check/%.o: csrc/% Makefile | env
 	  -Xptxas -v 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 -include $(CUDA_OBJECTS:.o=.d)
+
+BENCHMARK := $(BIN)/python tools/analysis_tools/benchmark_upsamplers.py
+
+# Nothing else should run meanwhile.
+benchmark: env
+	$(BENCHMARK) operator --threads 1 2 --out docs/benchmark
+	$(BENCHMARK) layer --shapes segformer --threads 1 2 --out docs/benchmark
+	$(BENCHMARK) scaling --out docs/benchmark
+	$(BENCHMARK) model --out docs/benchmark
+
+# The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
+# SAPA-I.
+gpu: env
+	@$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit( \
+	  "make gpu: expected a GPU that PyTorch can use, got none.")'
+	$(BIN)/python -m pytest -m cuda
+	$(CUDA_HOME)/bin/compute-sanitizer --report-api-errors no \
+	  --error-exitcode 1 $(BIN)/python -m pytest -m cuda tests/ops \
+	  -k 'odd or gradcheck'
+	$(BENCHMARK) operator --device cuda --dtypes float32 bfloat16 \
+	  --shapes 16x256x32x16x16 16x256x32x32x32 16x256x32x64x64 fpn \
+	  16x256x256x64x64 --out docs/benchmark
+	$(BENCHMARK) layer --device cuda --shapes segformer --batch 16 \
+	  --dtypes float32 bfloat16 --out docs/benchmark
+	$(BENCHMARK) scaling --device cuda --out docs/benchmark
+	$(BENCHMARK) model --device cuda --out docs/benchmark
+	$(BIN)/python tools/make_demo_data.py
+	$(BIN)/python tools/train.py --amp --work-dir work_dirs/gpu/seg \
+	  configs/demo/segformer_mit-b1_sapa-g_demo.py
+	$(BIN)/python tools/train.py --amp --work-dir work_dirs/gpu/det \
+	  configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py
 
 clean:
 	rm -rf .venv/stamps .venv .venv.lock build dist *.egg-info mmsapa/_C*.so
