@@ -25,9 +25,11 @@ constexpr int64_t kTileCols = 64;
 // Channels by which loads of a low-res map are announced: each has a page of
 // its own, and no hardware looks ahead from one to another.
 constexpr int64_t kAhead = 2;
-// What the backward pass may keep of the weights and their gradient: every
-// channel reads all of it, so it has to stay in the cache.
+// What the backward pass may keep of the weights and their gradient, for each
+// of the threads that share an image: every channel reads all of it, so it has
+// to stay in the cache. More would only mean fewer times that threads meet.
 constexpr int64_t kWorkspaceBytes = 512 << 10;
+constexpr int64_t kMostWorkspaces = 8;
 
 // Register blocks: 32 vector registers with AVX-512, 16 otherwise.
 constexpr int kPhaseBlock = MMSAPA_VECTOR_BYTES == 64 ? 4 : 2;
@@ -613,9 +615,11 @@ void backward_of_image(const Shape& s, int64_t image, const T* grad,
   const int64_t pad = round_up(s.radius(), lanes);
   const int64_t width = round_up(s.width, lanes) + 2 * pad;
   const int64_t row_stride = s.phases() * s.window() * width;
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const int64_t band =
-      std::clamp<int64_t>(kWorkspaceBytes / (2 * row_stride * sizeof(A)), 1,
-                          round_up(s.height, kTileRows));
+      std::clamp<int64_t>(std::min(threads, kMostWorkspaces) *
+                              kWorkspaceBytes / (2 * row_stride * sizeof(A)),
+                          1, round_up(s.height, kTileRows));
   Buffer<A> weight_buffer(band * row_stride), grad_buffer(band * row_stride);
   const Scores<A> weights{weight_buffer.get() + pad, width};
   const Scores<A> grads{grad_buffer.get() + pad, width};
