@@ -1,9 +1,9 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// What the fused and the general kernels share.
+// What the kernels share.
 //
 // Everything SAPA does is one of three sums over the window of a cell, and
-// both families of kernels are built of them:
+// the fused and the general kernels are built of them:
 //
 //   dot        window map[p, o] = sum over c of high[c, p] low[c, cell(p) + o]
 //   aggregate  high[c, p]       = sum over o of window map[p, o]
@@ -27,6 +27,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels.h"
 #include "shape.h"
 
 // The only launch there is; a test may define it, and the copies of
@@ -40,19 +41,7 @@ namespace mmsapa::cuda {
 
 // One-dimensional blocks everywhere: y and z of a grid end at 65535.
 constexpr int kThreads = 128;
-
-template <typename scalar_t>
-struct Accumulate {
-  using type = float;
-};
-template <>
-struct Accumulate<double> {
-  using type = double;
-};
-template <typename scalar_t>
-struct Accumulate<const scalar_t> : Accumulate<scalar_t> {};
-template <typename scalar_t>
-using acc_type = typename Accumulate<scalar_t>::type;
+constexpr int kWarps = kThreads / 32;
 
 // PyTorch compiles with the implicit half conversions switched off.
 __device__ inline float widen(float v) { return v; }
@@ -72,6 +61,12 @@ template <>
 __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float v) {
   return __float2bfloat16(v);
 }
+
+// S numbers to be moved at once.
+template <typename scalar_t, int S>
+struct alignas(S * sizeof(scalar_t)) Pack {
+  scalar_t lane[S];
+};
 
 // Of an asynchronous copy: the fewest there may be.
 constexpr int kWordBytes = 4;

@@ -20,12 +20,6 @@ namespace mmsapa::cuda::fused {
 constexpr int kStaged = 8;  // channels between two barriers
 constexpr int kBlocks = 3;  // on a multiprocessor, as registers allow
 
-// S numbers to be moved at once.
-template <typename scalar_t, int S>
-struct alignas(S * sizeof(scalar_t)) Pack {
-  scalar_t lane[S];
-};
-
 // Numbers of a word, which is what an asynchronous copy moves here.
 template <typename scalar_t>
 constexpr int kPerWord = kWordBytes / sizeof(scalar_t);
@@ -537,7 +531,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 }
 
 constexpr int kKeys = 4;  // a thread's keys in x and in y
-constexpr int kWarps = kThreads / 32;
 
 // A warp takes kKeys x kKeys keys, a block kWarps of these side by side; a
 // lane takes M channels. The rows of queries that see the keys pass by in

@@ -4,6 +4,7 @@
 #include "fused.cuh"
 #include "general.cuh"
 #include "kernels.h"
+#include "norm_project.cuh"
 
 // The most a workspace takes, unless a single row of cells needs more.
 #ifndef MMSAPA_WORKSPACE_BYTES
@@ -264,6 +265,20 @@ struct Backward {
   }
 };
 
+// Outputs of a thread of norm_project: SAPA embeds in 32 channels, and a gate
+// adds one.
+constexpr int kOutputs = 32;
+constexpr int kMoreOutputs = 36;
+
+// Calls run with them as a constant.
+template <typename Run>
+cudaError_t with_outputs(const NormProjectShape& shape, Run run) {
+  if (shape.outputs > kOutputs && shape.outputs <= kMoreOutputs) {
+    return run(std::integral_constant<int, kMoreOutputs>());
+  }
+  return run(std::integral_constant<int, kOutputs>());
+}
+
 }  // namespace
 
 template <typename scalar_t>
@@ -346,6 +361,58 @@ cudaError_t kernels_backward(const Shape& shape, const scalar_t* grad_weights,
   return backward.run(Op::kKernelsBackward, workspace);
 }
 
+template <typename scalar_t>
+cudaError_t norm_project(const NormProjectShape& shape, const scalar_t* x,
+                         const acc_type<scalar_t>* weight,
+                         const acc_type<scalar_t>* bias, double eps,
+                         scalar_t* out, acc_type<scalar_t>* mean,
+                         acc_type<scalar_t>* rstd, cudaStream_t stream) {
+  return with_outputs(shape, [&](auto outputs) {
+    return launch(normed::forward_kernel<outputs, scalar_t>,
+                  normed::groups<outputs>(shape) *
+                      normed::Place<acc_type<scalar_t>>::blocks(shape),
+                  stream, shape, static_cast<acc_type<scalar_t>>(eps), x,
+                  weight, bias, out, mean, rstd);
+  });
+}
+
+int64_t grad_weight_parts(const NormProjectShape& shape) {
+  int64_t tiles = 0;
+  with_outputs(shape, [&](auto outputs) {
+    tiles = normed::Outer<outputs, float>::tiles(shape);
+    return cudaSuccess;
+  });
+  const int64_t runs = shape.batch * normed::runs(shape);
+  return larger(smaller(2 * kEnoughBlocks / tiles, runs), 1) * kWarps;
+}
+
+bool needs_partial(const NormProjectShape& shape) {
+  return shape.outputs > kMoreOutputs;
+}
+
+template <typename scalar_t>
+cudaError_t norm_project_backward(
+    const NormProjectShape& shape, const scalar_t* grad, const scalar_t* x,
+    const acc_type<scalar_t>* weight, const acc_type<scalar_t>* bias,
+    const scalar_t* out, const acc_type<scalar_t>* mean,
+    const acc_type<scalar_t>* rstd, acc_type<scalar_t>* partial,
+    scalar_t* grad_x, acc_type<scalar_t>* grad_weight, cudaStream_t stream) {
+  return with_outputs(shape, [&](auto outputs) {
+    if (grad_x) {
+      MMSAPA_TRY(launch(normed::grad_x_kernel<outputs, scalar_t>,
+                        normed::Place<acc_type<scalar_t>>::blocks(shape),
+                        stream, shape, grad, x, weight, bias, out, mean, rstd,
+                        partial, grad_x));
+    }
+    if (!grad_weight) return cudaSuccess;
+    using O = normed::Outer<outputs, acc_type<scalar_t>>;
+    const int64_t parts = grad_weight_parts(shape);
+    return launch(normed::grad_weight_kernel<outputs, scalar_t>,
+                  parts / kWarps * O::tiles(shape), stream, shape, parts, grad,
+                  x, mean, rstd, grad_weight);
+  });
+}
+
 #define MMSAPA_INSTANTIATE(scalar_t)                                          \
   template size_t workspace_bytes<scalar_t>(Op, const Shape&);                \
   template cudaError_t upsample(const Shape&, const scalar_t*,                \
@@ -359,7 +426,16 @@ cudaError_t kernels_backward(const Shape& shape, const scalar_t* grad_weights,
                                cudaStream_t);                                 \
   template cudaError_t kernels_backward(                                      \
       const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
-      scalar_t*, scalar_t*, void*, cudaStream_t);
+      scalar_t*, scalar_t*, void*, cudaStream_t);                             \
+  template cudaError_t norm_project<scalar_t>(                                \
+      const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,    \
+      const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,      \
+      acc_type<scalar_t>*, cudaStream_t);                                     \
+  template cudaError_t norm_project_backward<scalar_t>(                       \
+      const NormProjectShape&, const scalar_t*, const scalar_t*,              \
+      const acc_type<scalar_t>*, const acc_type<scalar_t>*, const scalar_t*,  \
+      const acc_type<scalar_t>*, const acc_type<scalar_t>*,                   \
+      acc_type<scalar_t>*, scalar_t*, acc_type<scalar_t>*, cudaStream_t);
 
 MMSAPA_INSTANTIATE(float)
 MMSAPA_INSTANTIATE(double)

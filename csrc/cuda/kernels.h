@@ -11,10 +11,18 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
 #include "shape.h"
 
 namespace mmsapa::cuda {
+
+// What sums are kept in; and weights, biases and statistics of norm_project.
+template <typename scalar_t>
+using acc_type =
+    std::conditional_t<std::is_same_v<std::remove_const_t<scalar_t>, double>,
+                       double, float>;
 
 enum class Op { kUpsample, kUpsampleBackward, kKernels, kKernelsBackward };
 
@@ -59,5 +67,39 @@ cudaError_t kernels_backward(const Shape& shape,
                              scalar_t* grad_query,          // [N, E, Hq, Wq]
                              scalar_t* grad_key,            // [N, E, H, W]
                              void* workspace, cudaStream_t stream);
+
+// The rows of weight sum to 0.
+template <typename scalar_t>
+cudaError_t norm_project(const NormProjectShape& shape,
+                         const scalar_t* x,                 // [N, C, P]
+                         const acc_type<scalar_t>* weight,  // [E, C]
+                         const acc_type<scalar_t>* bias,    // [E]
+                         double eps,
+                         scalar_t* out,             // [N, E, P]
+                         acc_type<scalar_t>* mean,  // [N, 1, P]
+                         acc_type<scalar_t>* rstd,  // [N, 1, P]
+                         cudaStream_t stream);
+
+// Parts that the gradient of the weight is made in, to be added up.
+int64_t grad_weight_parts(const NormProjectShape& shape);
+
+// Whether the gradient of x is made in several steps, which need `partial`.
+bool needs_partial(const NormProjectShape& shape);
+
+// A gradient whose pointer is null is not computed.
+template <typename scalar_t>
+cudaError_t norm_project_backward(
+    const NormProjectShape& shape,
+    const scalar_t* grad,              // [N, E, P]
+    const scalar_t* x,                 // [N, C, P]
+    const acc_type<scalar_t>* weight,  // [E, C]
+    const acc_type<scalar_t>* bias,    // [E]
+    const scalar_t* out,               // [N, E, P]
+    const acc_type<scalar_t>* mean,    // [N, 1, P]
+    const acc_type<scalar_t>* rstd,    // [N, 1, P]
+    acc_type<scalar_t>* partial,       // [N, C, P] if needed
+    scalar_t* grad_x,                  // [N, C, P]
+    acc_type<scalar_t>* grad_weight,   // [parts, E, C]
+    cudaStream_t stream);
 
 }  // namespace mmsapa::cuda

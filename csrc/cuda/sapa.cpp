@@ -8,6 +8,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -182,6 +183,83 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
   return {grad_query, grad_key};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
+    const at::Tensor& x,       // [N, C, H, W]
+    const at::Tensor& weight,  // [E, C]
+    const at::Tensor& bias,    // [E]
+    double eps) {
+  const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor map = x.contiguous();
+  const at::Tensor w = weight.contiguous();
+  const at::Tensor b = bias.contiguous();
+  const at::Tensor out = at::empty(
+      {shape.batch, shape.outputs, x.size(2), x.size(3)}, x.options());
+  const at::Tensor mean =
+      at::empty({shape.batch, 1, x.size(2), x.size(3)}, weight.options());
+  const at::Tensor rstd = at::empty_like(mean);
+  MMSAPA_DISPATCH(x, "norm_project", [&] {
+    using element_t = element_type<scalar_t>;
+    using acc_t = cuda::acc_type<element_t>;
+    C10_CUDA_CHECK(cuda::norm_project(
+        shape, input<element_t>(map), input<acc_t>(w), input<acc_t>(b), eps,
+        output<element_t>(out), output<acc_t>(mean), output<acc_t>(rstd),
+        c10::cuda::getCurrentCUDAStream()));
+  });
+  return {out, mean, rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
+    const at::Tensor& grad,    // [N, E, H, W]
+    const at::Tensor& x,       // [N, C, H, W]
+    const at::Tensor& weight,  // [E, C]
+    const at::Tensor& bias,    // [E]
+    const at::Tensor& out,     // [N, E, H, W]
+    const at::Tensor& mean,    // [N, 1, H, W]
+    const at::Tensor& rstd,    // [N, 1, H, W]
+    std::array<bool, 3> mask) {
+  const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  check_gradient(grad, x, {shape.batch, shape.outputs, x.size(2), x.size(3)});
+  TORCH_CHECK(out.sizes() == grad.sizes() &&
+                  out.scalar_type() == x.scalar_type() &&
+                  out.device() == x.device() && mean.device() == x.device() &&
+                  rstd.device() == x.device() &&
+                  mean.numel() == shape.batch * shape.pixels &&
+                  rstd.sizes() == mean.sizes() &&
+                  mean.scalar_type() == weight.scalar_type() &&
+                  rstd.scalar_type() == weight.scalar_type(),
+              "expected out, mean and rstd as norm_project gives them, got ",
+              out.sizes(), ", ", mean.sizes(), " and ", rstd.sizes());
+  const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor g = grad.contiguous();
+  const at::Tensor map = x.contiguous();
+  const at::Tensor w = weight.contiguous();
+  const at::Tensor b = bias.contiguous();
+  const at::Tensor o = out.contiguous();
+  const at::Tensor m = mean.contiguous();
+  const at::Tensor r = rstd.contiguous();
+  const at::Tensor grad_x = gradient(map, mask[0]);
+  const at::Tensor partial = at::empty(
+      mask[0] && cuda::needs_partial(shape) ? x.sizes() : at::IntArrayRef{0},
+      weight.options());
+  const at::Tensor parts =
+      at::empty({mask[1] ? cuda::grad_weight_parts(shape) : 0, shape.outputs,
+                 shape.channels},
+                weight.options());
+  MMSAPA_DISPATCH(x, "norm_project_backward", [&] {
+    using element_t = element_type<scalar_t>;
+    using acc_t = cuda::acc_type<element_t>;
+    C10_CUDA_CHECK(cuda::norm_project_backward(
+        shape, input<element_t>(g), input<element_t>(map), input<acc_t>(w),
+        input<acc_t>(b), input<element_t>(o), input<acc_t>(m), input<acc_t>(r),
+        output<acc_t>(partial), output<element_t>(grad_x),
+        output<acc_t>(parts), c10::cuda::getCurrentCUDAStream()));
+  });
+  return {
+      grad_x, mask[1] ? parts.sum(0) : gradient(w, false),
+      mask[2] ? g.sum({0, 2, 3}, false, w.scalar_type()) : gradient(b, false)};
+}
+
 }  // namespace
 }  // namespace mmsapa
 
@@ -190,4 +268,6 @@ TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
   m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
   m.impl("sapa_kernels", &mmsapa::sapa_kernels);
   m.impl("sapa_kernels_backward", &mmsapa::sapa_kernels_backward);
+  m.impl("norm_project", &mmsapa::norm_project);
+  m.impl("norm_project_backward", &mmsapa::norm_project_backward);
 }

@@ -44,6 +44,7 @@
 
 using std::exp;
 using std::fmax;
+using std::sqrt;
 
 struct Index3 {
   unsigned x = 0, y = 0, z = 0;

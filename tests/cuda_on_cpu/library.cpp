@@ -7,7 +7,9 @@
 
 namespace {
 
+using mmsapa::NormProjectShape;
 using mmsapa::Shape;
+using mmsapa::cuda::acc_type;
 using mmsapa::cuda::Op;
 
 // maps: query, key, value, result or its gradient, grad_query, grad_key,
@@ -35,6 +37,37 @@ cudaError_t run(Op op, const Shape& s, void* const* maps) {
   return cudaErrorUnknown;
 }
 
+// maps: x, weight, bias, out, mean, rstd, and backward its gradient, partial,
+// grad_x, parts of grad_weight.
+template <typename T>
+cudaError_t run_norm_project(bool backward, const NormProjectShape& s,
+                             double eps, void* const* maps) {
+  const auto map = [&](int i) { return static_cast<T*>(maps[i]); };
+  const auto sums = [&](int i) { return static_cast<acc_type<T>*>(maps[i]); };
+  if (!backward) {
+    return mmsapa::cuda::norm_project<T>(s, map(0), sums(1), sums(2), eps,
+                                         map(3), sums(4), sums(5), nullptr);
+  }
+  return mmsapa::cuda::norm_project_backward<T>(
+      s, map(6), map(0), sums(1), sums(2), map(3), sums(4), sums(5), sums(7),
+      map(8), sums(9), nullptr);
+}
+
+// Calls use() with a number of the type that a test means.
+template <typename Use>
+int with_type(int dtype, Use use) {
+  switch (dtype) {
+    case 0:
+      return use(float());
+    case 1:
+      return use(double());
+    case 2:
+      return use(__half());
+    default:
+      return use(__nv_bfloat16());
+  }
+}
+
 }  // namespace
 
 extern "C" int emulate_run(int op, int dtype, const Shape* shape,
@@ -43,14 +76,24 @@ extern "C" int emulate_run(int op, int dtype, const Shape* shape,
   emulate::order = order;
   emulate::workspace_bytes = workspace_bytes;
   const Op which = static_cast<Op>(op);
-  switch (dtype) {
-    case 0:
-      return run<float>(which, *shape, maps);
-    case 1:
-      return run<double>(which, *shape, maps);
-    case 2:
-      return run<__half>(which, *shape, maps);
-    default:
-      return run<__nv_bfloat16>(which, *shape, maps);
-  }
+  return with_type(dtype, [&](auto number) {
+    return run<decltype(number)>(which, *shape, maps);
+  });
+}
+
+extern "C" int emulate_norm_project(int backward, int dtype,
+                                    const NormProjectShape* shape, double eps,
+                                    void* const* maps, int order) {
+  emulate::order = order;
+  return with_type(dtype, [&](auto number) {
+    return run_norm_project<decltype(number)>(backward, *shape, eps, maps);
+  });
+}
+
+extern "C" int64_t emulate_grad_weight_parts(const NormProjectShape* shape) {
+  return mmsapa::cuda::grad_weight_parts(*shape);
+}
+
+extern "C" int emulate_needs_partial(const NormProjectShape* shape) {
+  return mmsapa::cuda::needs_partial(*shape);
 }

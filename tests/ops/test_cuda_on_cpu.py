@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from mmsapa.ops import sapa_kernels_reference, sapa_upsample_reference
 
@@ -37,7 +38,7 @@ def cuda_headers():
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def library(tmp_path_factory):
     headers = cuda_headers()
     if headers is None:
         pytest.skip('there is no CUDA toolkit, whose headers are needed')
@@ -45,13 +46,20 @@ def run(tmp_path_factory):
     subprocess.run(
         [
             *('g++', '-std=c++17', '-O1', '-fPIC', '-shared', '-w'),
+            # A GPU reads no number from where it is not aligned.
+            *('-fsanitize=alignment', '-fsanitize-undefined-trap-on-error'),
             *('-D__CUDA_NO_HALF_OPERATORS__', '-I', ROOT / 'csrc'),
             *('-I', ROOT / 'csrc' / 'cuda', '-isystem', headers),
             *(ROOT / 'tests' / 'cuda_on_cpu' / 'library.cpp', '-o', library),
         ],
         check=True,
     )
-    function = ctypes.CDLL(str(library)).emulate_run
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope='module')
+def run(library):
+    function = library.emulate_run
 
     def run(op, shape, maps, order=0, workspace_bytes=64 << 20):
         pointers = [None if m is None else m.data_ptr() for m in maps]
@@ -222,5 +230,146 @@ def test_only_the_wanted_gradients_are_computed(run):
             for i, x in enumerate(inputs)
         ]
         run(UPSAMPLE_BACKWARD, shape, [q, k, v, grads[0], *got])
+        for x, y in zip(got, everything, strict=True):
+            assert x is None or torch.equal(x, y)
+
+
+@pytest.fixture(scope='module')
+def norm_project(library):
+    """Its results and gradients for (x, weight, bias, grad)."""
+
+    def pointers(*tensors):
+        data = [None if t is None else t.data_ptr() for t in tensors]
+        return (ctypes.c_void_p * len(data))(*data)
+
+    def compute(x, weight, bias, grad, eps=1e-5, order=0, wanted=(True, True)):
+        n, c, h, w = x.shape
+        sizes = (ctypes.c_int64 * 4)(n, c, weight.shape[0], h * w)
+        out, mean = unwritten(grad), weight.new_full((n, 1, h, w), torch.nan)
+        rstd = unwritten(mean)
+        call = DTYPES.index(x.dtype), sizes, ctypes.c_double(eps)
+        maps = [x, weight, bias, out, mean, rstd]
+        run = library.emulate_norm_project
+        assert run(0, *call, pointers(*maps), order) == 0
+        partial = dx = dw = None
+        if library.emulate_needs_partial(sizes):
+            partial = weight.new_full(x.shape, torch.nan)
+        if wanted[0]:
+            dx = unwritten(x)
+        if wanted[1]:
+            parts = library.emulate_grad_weight_parts(sizes)
+            dw = weight.new_full((parts, *weight.shape), torch.nan)
+        maps += [grad, partial, dx, dw]
+        assert run(1, *call, pointers(*maps), order) == 0
+        return [out, mean, rstd, dx, dw if dw is None else dw.sum(0)]
+
+    return compute
+
+
+def norm_project_case(n, c, e, h, w, dtype, mean=0):
+    sums = torch.float64 if dtype == torch.float64 else torch.float32
+    weight = torch.randn(e, c, dtype=torch.float64) / c**0.5
+    weight -= weight.mean(1, keepdim=True)
+    x = torch.randn(n, c, h, w) * torch.rand(n, 1, h, w).add(0.5) + mean
+    bias, grad = torch.randn(e), torch.randn(n, e, h, w)
+    return x.to(dtype), weight.to(sums), bias.to(sums), grad.to(dtype)
+
+
+def norm_project_expect(x, weight, bias, grad, eps=1e-5):
+    x, weight, bias, grad = (t.double() for t in (x, weight, bias, grad))
+    x.requires_grad_()
+    weight.requires_grad_()
+    last = x.movedim(1, -1)
+    normed = functional.layer_norm(last, last.shape[-1:], eps=eps)
+    out = functional.linear(normed, weight, bias).movedim(-1, 1)
+    mean = x.detach().mean(1, keepdim=True)
+    rstd = ((x.detach() - mean).square().mean(1, keepdim=True) + eps).rsqrt()
+    return [out, mean, rstd, *torch.autograd.grad(out, [x, weight], grad)]
+
+
+def assert_norm_project_close(got, expected, dtype):
+    sums = got[1].dtype
+    for x, y, rounded in zip(
+        got, expected, (dtype, sums, sums, dtype, sums), strict=True
+    ):
+        assert_close([x], [y], rounded)
+
+
+# N, C, E, H, W: around the channels staged at once and those read ahead, the
+# outputs and the channels of a block, odd and even pixels; more of these than
+# blocks that share them; nothing at all.
+NORM_PROJECT_SIZES = [
+    (1, 1, 1, 1, 1),
+    (2, 3, 5, 7, 9),
+    (1, 8, 32, 5, 3),
+    (3, 17, 33, 4, 11),
+    (1, 32, 36, 1, 2),
+    (2, 33, 37, 3, 5),
+    (1, 70, 70, 2, 9),
+    (1, 256, 32, 20, 17),
+    (2, 256, 33, 3, 3),
+    (1, 2049, 1, 2, 2),
+    (2, 1100, 70, 5, 26),
+    (0, 8, 5, 3, 3),
+    (2, 8, 0, 3, 3),
+    (1, 8, 5, 0, 3),
+]
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize('sizes', NORM_PROJECT_SIZES, ids=str)
+def test_norm_project_equals_reference(sizes, dtype, norm_project):
+    arguments = norm_project_case(*sizes, dtype)
+    assert_norm_project_close(
+        norm_project(*arguments), norm_project_expect(*arguments), dtype
+    )
+
+
+def test_norm_project_far_from_zero(norm_project):
+    dtype = torch.float32
+    arguments = norm_project_case(2, 64, 33, 5, 7, dtype, mean=1000)
+    got = norm_project(*arguments)
+    expected = norm_project_expect(*arguments)
+    # What mean is rounded by, all channels have alike: it is no part of what
+    # goes on into a centred weight.
+    for maps in (got, expected):
+        maps[4] -= maps[4].mean(1, keepdim=True)
+    assert_norm_project_close(got, expected, dtype)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_maps_of_norm_project_may_begin_anywhere(dtype, norm_project):
+    arguments = norm_project_case(2, 17, 33, 4, 6, dtype)
+    first = norm_project(*arguments)
+    again = norm_project(*(one_further(x) for x in arguments))
+    for x, y in zip(first, again, strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize('sizes', [(1, 17, 33, 5, 7), (2, 35, 70, 2, 8)])
+@pytest.mark.parametrize('at_end', [False, True])
+def test_norm_project_reads_nothing_beyond_its_maps(
+    at_end, sizes, dtype, norm_project
+):
+    arguments = norm_project_case(*sizes, dtype)
+    norm_project(*(fenced(x, at_end) for x in arguments))
+
+
+def test_order_of_threads_does_not_matter_to_norm_project(norm_project):
+    for sizes in ((2, 70, 33, 9, 11), (2, 1100, 70, 5, 26)):
+        arguments = norm_project_case(*sizes, torch.float32)
+        first = norm_project(*arguments)
+        for order in (1, 7):
+            again = norm_project(*arguments, order=order)
+            for x, y in zip(first, again, strict=True):
+                assert torch.equal(x, y), order
+
+
+def test_only_the_wanted_gradients_of_norm_project(norm_project):
+    arguments = norm_project_case(2, 17, 33, 4, 6, torch.float32)
+    everything = norm_project(*arguments)
+    for wanted in ((False, False), (True, False), (False, True)):
+        got = norm_project(*arguments, wanted=wanted)
         for x, y in zip(got, everything, strict=True):
             assert x is None or torch.equal(x, y)
