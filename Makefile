@@ -78,7 +78,7 @@ BENCHMARK := $(BIN)/python tools/analysis_tools/benchmark_upsamplers.py
 # Nothing else should run meanwhile.
 benchmark: env
 	$(BENCHMARK) operator --threads 1 2 --out docs/benchmark
-	$(BENCHMARK) layer --shapes segformer --threads 1 2 --out docs/benchmark
+	$(BENCHMARK) layer --threads 1 2 --out docs/benchmark
 	$(BENCHMARK) scaling --out docs/benchmark
 	$(BENCHMARK) model --out docs/benchmark
 
