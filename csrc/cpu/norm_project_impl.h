@@ -152,6 +152,53 @@ int64_t in_panels(int64_t rows, int64_t r, int64_t j) {
   return (j / kPanel<A> * rows + r) * kPanel<A> + j % kPanel<A>;
 }
 
+// A tile's pixels into panels, less their first channel, with the sums over
+// channels of what is left and of its squares. That channel is one of the
+// numbers, so the variance is at least 1 / C of what the sums differ by, and
+// no more than rounding is lost.
+template <typename T, typename A>
+void stage(const NormProjectShape& s, const PixelTile& tile,
+           const T* x /* [N, C, P] */, A* panels, A* sums /* [pixels] */,
+           A* squares /* [pixels] */) {
+  constexpr int64_t kLanes = Vector<A>::kLanes;
+  constexpr int kSums = 4 * kVectors;  // in registers
+  for (int64_t j = 0; j < tile.size; j += kSums * kLanes) {
+    const int64_t size = tile.size - j;
+    const int64_t count =
+        std::min<int64_t>(kSums, round_up(size, kPanel<A>) / kLanes);
+    const auto add = [&](auto whole) {
+      const T* pixels =
+          x + tile.image * s.channels * s.pixels + tile.begin + j;
+      A* panel = panels + j * s.channels;
+      Vec<A> shift[kSums] = {}, sum[kSums] = {}, square[kSums] = {};
+      for (int64_t c = 0; c < s.channels; ++c, pixels += s.pixels) {
+#pragma GCC unroll 8
+        for (int v = 0; v < kSums; ++v) {
+          if (!whole && v >= count) break;
+          const T* from = pixels + v * kLanes;
+          Vec<A> y =
+              whole ? load_as<A>(from) : load_as<A>(from, size - v * kLanes);
+          if (c == 0) shift[v] = y;
+          y -= shift[v];
+          store(panel + (v / kVectors * s.channels + c) * kPanel<A> +
+                    v % kVectors * kLanes,
+                y);
+          sum[v] += y;
+          square[v] += y * y;
+        }
+      }
+      for (int v = 0; v < count; ++v) {
+        store(sums + j + v * kLanes, sum[v]);
+        store(squares + j + v * kLanes, square[v]);
+      }
+    };
+    if (size >= kSums * kLanes)
+      add(std::true_type());
+    else
+      add(std::false_type());
+  }
+}
+
 template <typename T, typename A>
 void norm_project(const NormProjectShape& s, const T* x, const A* weight,
                   const A* bias, double eps, T* out, A* mean, A* rstd) {
@@ -162,39 +209,28 @@ void norm_project(const NormProjectShape& s, const T* x, const A* weight,
       [&](int64_t e, int64_t c) { return weight[e * s.channels + c]; });
   at::parallel_for(0, tiles.size(), 1, [&](int64_t begin, int64_t end) {
     Buffer<A> panels(s.channels * tiles.pixels());
-    Buffer<A> sums(tiles.pixels());
+    Buffer<A> sums(tiles.pixels()), squares(tiles.pixels());
     for (int64_t i = begin; i < end; ++i) {
       const PixelTile tile = tiles(i);
-      std::fill_n(sums.get(), tiles.pixels(), A(0));
-      for_each_vector<A>(
-          s, tile, x, s.channels, [&](int64_t c, int64_t j, Vec<A> v) {
-            store(panels.get() + in_panels<A>(s.channels, c, j), v);
-            store(sums.get() + j, load(sums.get() + j) + v);
-          });
+      stage(s, tile, x, panels.get(), sums.get(), squares.get());
       const PixelTile next = tiles(std::min(i + 1, end - 1));
       const T* later = x + next.image * s.channels * s.pixels + next.begin;
+      const T* shifts = x + tile.image * s.channels * s.pixels + tile.begin;
       const int64_t first = tile.image * s.pixels + tile.begin;
       for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
-        A* panel = panels.get() + j * s.channels;
-        Vec<A> centre[kVectors], squares[kVectors] = {}, scale[kVectors];
-        for (int v = 0; v < kVectors; ++v)
-          centre[v] = load(sums.get() + j + v * kLanes) / A(s.channels);
-        for (int64_t c = 0; c < s.channels; ++c) {
-#pragma GCC unroll 8
-          for (int v = 0; v < kVectors; ++v) {
-            A* pixels = panel + c * kPanel<A> + v * kLanes;
-            const Vec<A> centred = load(pixels) - centre[v];
-            store(pixels, centred);
-            squares[v] += centred * centred;
-          }
-        }
+        const A* panel = panels.get() + j * s.channels;
+        Vec<A> scale[kVectors];
         for (int v = 0; v < kVectors; ++v) {
-          const Vec<A> variance = squares[v] / A(s.channels) + A(eps);
+          const int64_t at = j + v * kLanes, rest = tile.size - at;
+          const Vec<A> centre = load(sums.get() + at) / A(s.channels);
+          const Vec<A> variance =
+              load(squares.get() + at) / A(s.channels) - centre * centre;
           for (int64_t l = 0; l < kLanes; ++l)
-            scale[v][l] = A(1) / std::sqrt(variance[l]);
-          const int64_t at = j + v * kLanes;
-          store_as<A>(mean + first + at, centre[v], tile.size - at);
-          store_as<A>(rstd + first + at, scale[v], tile.size - at);
+            scale[v][l] =
+                A(1) / std::sqrt(std::max(variance[l], A(0)) + A(eps));
+          store_as<A>(mean + first + at,
+                      centre + load_as<A>(shifts + at, rest), rest);
+          store_as<A>(rstd + first + at, scale[v], rest);
         }
         T* to = out + tile.image * s.outputs * s.pixels + tile.begin + j;
         multiply<A>(

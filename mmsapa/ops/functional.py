@@ -96,9 +96,10 @@ def norm_project(
         W (\gamma \odot (x - \mu) / \sigma + \beta) + b
         = \overline{W \gamma} x / \sigma + W \beta + b
 
-    So the normalised map is neither written nor kept for backward. Variance
-    is taken of the centred pixel and sums are in float32 or wider. The
-    backward pass is deterministic and has no second derivative.
+    So the normalised map is neither written nor kept for backward. The
+    variance is taken of the differences to one of the pixel's channels, which
+    is as sound as Welford's; sums are in float32 or wider. The backward pass
+    is deterministic and has no second derivative.
 
     Args:
         x (Tensor[N, C, H, W]): A map; float32, float64, float16 or bfloat16.
