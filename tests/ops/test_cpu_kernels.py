@@ -9,6 +9,7 @@ import torch
 
 SCRIPT = """
 import torch
+torch.manual_seed(0)
 torch.set_num_threads(1)
 print(torch.backends.cpu.get_cpu_capability())
 from tests.ops import test_functional as sapa, test_norm_project as norm
