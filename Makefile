@@ -78,9 +78,9 @@ BENCHMARK := $(BIN)/python tools/analysis_tools/benchmark_upsamplers.py
 # Nothing else should run meanwhile.
 benchmark: env
 	$(BENCHMARK) operator --threads 1 2 --out docs/benchmark
-	$(BENCHMARK) layer --threads 1 2 --out docs/benchmark
+	$(BENCHMARK) layer --threads 1 2 --rounds 15 --out docs/benchmark
 	$(BENCHMARK) scaling --rounds 3 --out docs/benchmark
-	$(BENCHMARK) model --rounds 5 --out docs/benchmark
+	$(BENCHMARK) model --rounds 3 --size 512x512 --threads 2 --out docs/benchmark
 
 # The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
 # SAPA-I.

@@ -153,9 +153,9 @@ int64_t in_panels(int64_t rows, int64_t r, int64_t j) {
 }
 
 // A tile's pixels into panels, less their first channel, with the sums over
-// channels of what is left and of its squares. That channel is one of the
-// numbers, so the variance is at least 1 / C of what the sums differ by, and
-// no more than rounding is lost.
+// channels of what is left and of its squares. As that channel is one of the
+// numbers, the squared mean of what is left is at most C times the variance,
+// and their difference loses C ulps at most.
 template <typename T, typename A>
 void stage(const NormProjectShape& s, const PixelTile& tile,
            const T* x /* [N, C, P] */, A* panels, A* sums /* [pixels] */,

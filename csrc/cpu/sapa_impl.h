@@ -22,9 +22,6 @@ constexpr int64_t kStagedChannels = 16;
 // A tile of cells: wide enough for long runs, small enough for the caches.
 constexpr int64_t kTileRows = 4;
 constexpr int64_t kTileCols = 64;
-// Channels by which loads of a low-res map are announced: each has a page of
-// its own, and no hardware looks ahead from one to another.
-constexpr int64_t kAhead = 2;
 // What the backward pass may keep of the weights and their gradient, for each
 // of the threads that share an image: every channel reads all of it, so it has
 // to stay in the cache. More would only mean fewer times that threads meet.

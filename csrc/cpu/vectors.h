@@ -152,6 +152,9 @@ inline void write_as(T* to, Vec<A> x, int64_t count, bool streams) {
   store_as<A>(to, x, count);
 }
 
+// Channels by which loads are announced: each channel has a page of its own,
+// and no hardware looks ahead from one to another.
+constexpr int64_t kAhead = 2;
 // A result from this size on would not stay in the caches.
 constexpr int64_t kStreamedBytes = 2 << 20;
 
