@@ -97,8 +97,8 @@ def norm_project(
         = \overline{W \gamma} x / \sigma + W \beta + b
 
     So the normalised map is neither written nor kept for backward. The
-    variance is taken of the differences to one of the pixel's channels, which
-    is as sound as Welford's; sums are in float32 or wider. The backward pass
+    variance is taken of differences, never of the raw squares, so that a
+    large mean does no harm; sums are in float32 or wider. The backward pass
     is deterministic and has no second derivative.
 
     Args:
