@@ -1,44 +1,64 @@
-"""FPN with an upsampler slot."""
+"""MMDetection's FPN and its kin with an upsampler slot."""
+
+from collections.abc import Sequence
 
 import torch.nn as nn
-from mmdet.models.necks import FPN as MMDetFPN
-from mmengine.model import ModuleList
-from torch import Tensor
+from mmdet.models import necks
 
 from ..registry import MODELS
-from ..upsamplers import SlotMixin, UpsampleSlot
+from ..upsamplers import SlotMixin
 
 
 @MODELS.register_module()
-class FPN(SlotMixin, MMDetFPN):
+class FPN(SlotMixin, necks.FPN):
     """MMDetection's FPN whose top-down steps take any upsample layer.
 
     The guide of a step is the lateral map that its result is added to,
     before the addition.
 
     Args:
+        upsample_cfg (dict, optional): The upsample layer, as in
+            :class:`mmsapa.upsamplers.SlotMixin`. Default: None.
         *args: As in :class:`mmdet.models.necks.FPN`.
-        upsample_cfg (dict): The upsample layer, with a ``type`` from the
-            registry, for example ``dict(type='sapa', variant='G')``.
-            Default: ``dict(type='nearest')``, as in the parent.
         **kwargs: As in :class:`mmdet.models.necks.FPN`.
     """
 
-    def __init__(self, *args, upsample_cfg: dict = None, **kwargs):
-        super().__init__(*args, **kwargs)
-        upsample_cfg = upsample_cfg or dict(type='nearest')
-        # upsamplers[i] goes from level i + 1 to level i.
-        self.upsamplers = ModuleList(
-            UpsampleSlot(upsample_cfg, self.out_channels)
-            for _ in range(len(self.lateral_convs) - 1)
-        )
+    @property
+    def laterals(self) -> Sequence[nn.Module]:
+        """The lateral convolutions but for the top: nothing goes up to it."""
+        return self.lateral_convs[:-1]
+
+
+@MODELS.register_module()
+class PAFPN(FPN, necks.PAFPN):
+    """MMDetection's PAFPN whose top-down steps take any upsample layer.
+
+    Guides and arguments as in :class:`FPN`.
+    """
+
+
+class _WithoutLaterals(SlotMixin):
+    laterals = ()
 
     @property
-    def laterals(self) -> list[nn.Module]:
-        """The lateral convolutions, high resolution first."""
-        return self.lateral_convs
+    def guide_channels(self) -> list[int]:
+        """Channels of the inputs that something goes up to."""
+        return self.in_channels[:-1]
 
-    def upsample(self, call: int, x: Tensor, guides: list[Tensor]) -> Tensor:
-        """Take the steps from the top, one a call."""
-        level = len(self.upsamplers) - 1 - call
-        return self.upsamplers[level](x, guides[level])
+
+@MODELS.register_module()
+class YOLOXPAFPN(_WithoutLaterals, necks.YOLOXPAFPN):
+    """YOLOX's PAFPN whose top-down steps take any upsample layer.
+
+    The guide of a step is the backbone's map that its result is concatenated
+    with. Arguments as in :class:`FPN` and
+    :class:`mmdet.models.necks.YOLOXPAFPN`.
+    """
+
+
+@MODELS.register_module()
+class CSPNeXtPAFPN(_WithoutLaterals, necks.CSPNeXtPAFPN):
+    """RTMDet's PAFPN whose top-down steps take any upsample layer.
+
+    Guides and arguments as in :class:`YOLOXPAFPN`.
+    """

@@ -1,5 +1,7 @@
 """SegFormer's head with an upsampler slot."""
 
+from collections.abc import Callable, Sequence
+
 import torch.nn as nn
 from mmengine.model import ModuleList
 from mmseg.models.decode_heads import SegformerHead as MMSegSegformerHead
@@ -19,9 +21,8 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
     in the parent.
 
     Args:
-        upsample_cfg (dict): The upsample layer, with a ``type`` from the
-            registry, for example ``dict(type='sapa', variant='G')``.
-            Default: ``dict(type='bilinear')``, as in the parent.
+        upsample_cfg (dict, optional): The upsample layer, as in
+            :class:`mmsapa.upsamplers.SlotMixin`. Default: None.
         embedding (str): ``'conv'`` embeds each level by convolution, norm
             and activation, as MMSegmentation does; ``'linear'`` by a plain
             linear layer, as SegFormer's authors do. Default: ``'conv'``.
@@ -31,9 +32,7 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
         ValueError: If the embedding is unknown.
     """
 
-    def __init__(
-        self, upsample_cfg: dict = None, embedding: str = 'conv', **kwargs
-    ):
+    def __init__(self, embedding: str = 'conv', **kwargs):
         super().__init__(**kwargs)
         if embedding not in ('conv', 'linear'):
             raise ValueError(
@@ -45,23 +44,28 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
                 nn.Conv2d(in_channels, self.channels, 1)
                 for in_channels in self.in_channels
             )
-        upsample_cfg = upsample_cfg or dict(
-            type='bilinear', align_corners=self.align_corners
-        )
-        # upsamplers[i][j] takes level i + 1 from level j + 1 to level j.
-        self.upsamplers = ModuleList(
+
+    @property
+    def laterals(self) -> Sequence[nn.Module]:
+        """The embeddings, high resolution first."""
+        return self.convs
+
+    def make_upsamplers(self, upsample_cfg: dict) -> ModuleList:
+        """Make upsamplers[i][j], from level j + 1 to j, for level i + 1."""
+        return ModuleList(
             ModuleList(
                 UpsampleSlot(upsample_cfg, self.channels) for _ in range(level)
             )
             for level in range(1, len(self.convs))
         )
 
-    @property
-    def laterals(self) -> list[nn.Module]:
-        """The embeddings, high resolution first."""
-        return self.convs
-
-    def upsample(self, call: int, x: Tensor, guides: list[Tensor]) -> Tensor:
+    def upsample_to_guide(
+        self,
+        call: int,
+        x: Tensor,
+        guides: Sequence[Tensor],
+        interpolate: Callable[[], Tensor],
+    ) -> Tensor:
         """Take one level, in the parent's order, up to the first."""
         if call == 0:
             return x

@@ -1,13 +1,14 @@
 """The slot: one call for every upsample layer, guided or not."""
 
+import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import build_upsample_layer
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import MODELS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -33,6 +34,7 @@ class UpsampleSlot(BaseModule):
 
     Raises:
         KeyError: If ``type`` is missing or no such layer is registered.
+        TypeError: If the layer does not know what the config says.
     """
 
     def __init__(
@@ -67,7 +69,15 @@ class UpsampleSlot(BaseModule):
             and parameters[name].default is inspect.Parameter.empty
         )
         given = {k: v for k, v in given.items() if k in parameters}
-        self.layer = build_upsample_layer({**given, **upsample_cfg})
+        # Necks of the library say how they interpolate, and a config that
+        # names another type inherits it.
+        said = {
+            k: v
+            for k, v in upsample_cfg.items()
+            if k != 'mode' or k in parameters
+        }
+        _check_names(layer, said, parameters)
+        self.layer = build_upsample_layer({**given, **said})
         self.guided = (
             'guide' in inspect.signature(self.layer.forward).parameters
         )
@@ -126,64 +136,139 @@ def _find(layer_type):
     return layer
 
 
-class _TakeInterpolation(TorchFunctionMode):
-    """Within it, ``F.interpolate`` is whatever it was given."""
+def _check_names(layer, said, parameters):
+    kinds = {parameter.kind for parameter in parameters.values()}
+    unknown = said.keys() - parameters.keys() - {'type'}
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        known = ', '.join(name for name in parameters if name != 'self')
+        raise TypeError(
+            f'upsample_cfg: expected arguments of {layer.__name__} ({known}), '
+            f'got {", ".join(sorted(unknown))} too; if the config inherits '
+            'it, write _delete_=True into upsample_cfg.'
+        )
 
-    def __init__(self, upsample: Callable[[Tensor], Tensor]):
+
+class _TakeInterpolation(TorchFunctionMode):
+    """Within it, every ``F.interpolate`` is handed over.
+
+    ``take`` gets the map, and a function that interpolates it as asked.
+    """
+
+    def __init__(self, take: Callable[[Tensor, Callable], Tensor]):
         super().__init__()
-        self.upsample = upsample
+        self.take = take
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is F.interpolate:
-            return self.upsample(args[0] if args else kwargs['input'])
-        return func(*args, **kwargs)
+        call = functools.partial(func, *args, **(kwargs or {}))
+        if func is not F.interpolate:
+            return call()
+        return self.take(args[0] if args else kwargs['input'], call)
 
 
 class SlotMixin:
-    """Puts slots where a model of OpenMMLab interpolates.
+    """Puts slots where a head or neck of OpenMMLab interpolates.
 
-    Those models interpolate a map to the size of another that it is about to
-    be merged with. The mixin runs their own ``forward``, hands each
-    interpolation in it to :meth:`upsample`, and with it the outputs of
-    :attr:`laterals`, the modules that make the guides. So nothing of theirs
-    is written again, and with their own interpolation in the slot they
-    compute what they always did.
+    These modules come down a pyramid: in each step a map is interpolated to
+    the size of a finer one, its guide, and merged with it. The mixin stands
+    before such a class, runs its ``forward``, and puts the upsample layers
+    of :attr:`upsamplers` in place of those interpolations. So nothing of the
+    parent is written again, what its checkpoints hold keeps its name, and
+    with its own interpolation in the slots it computes what it always did.
+
+    As it stands the mixin serves all whose guides are the outputs of
+    ``lateral_convs``; a subclass overrides what is different in its parent.
+
+    Args:
+        *args: The parent's.
+        upsample_cfg (dict, optional): The upsample layer, with a ``type``
+            from the registry, for example ``dict(type='sapa')``. Without it,
+            or with what the parent itself takes under this name, the parent
+            interpolates as ever. Default: None.
+        **kwargs: The parent's.
     """
 
-    @property
-    def laterals(self) -> list[nn.Module]:
-        """Modules whose outputs are the guides."""
-        raise NotImplementedError
+    first_step = 0
+    """Interpolations that the parent makes before its first step down."""
 
-    def upsample(self, call: int, x: Tensor, guides: list[Tensor]) -> Tensor:
+    def __init__(self, *args, upsample_cfg: dict | None = None, **kwargs):
+        if upsample_cfg and 'type' not in upsample_cfg:
+            parent = super().__init__
+            if 'upsample_cfg' in inspect.signature(parent).parameters:
+                kwargs['upsample_cfg'] = upsample_cfg
+                upsample_cfg = None
+        super().__init__(*args, **kwargs)
+        if upsample_cfg:
+            self.upsamplers = self.make_upsamplers(upsample_cfg)
+
+    @property
+    def laterals(self) -> Sequence[nn.Module]:
+        """Modules whose outputs are the guides, high resolution first.
+
+        Where there are none, the guides are the inputs themselves.
+        """
+        return self.lateral_convs
+
+    @property
+    def guide_channels(self) -> list[int]:
+        """Channels of the guides, and of the maps that are merged with them.
+
+        High resolution first.
+        """
+        return [lateral.out_channels for lateral in self.laterals]
+
+    def make_upsamplers(self, upsample_cfg: dict) -> ModuleList:
+        """Make the slots: the i-th goes from level i + 1 to level i."""
+        return ModuleList(
+            UpsampleSlot(upsample_cfg, channels)
+            for channels in self.guide_channels
+        )
+
+    def upsample_to_guide(
+        self,
+        call: int,
+        x: Tensor,
+        guides: Sequence[Tensor],
+        interpolate: Callable[[], Tensor],
+    ) -> Tensor:
         """Upsample ``x`` in place of one interpolation of the parent.
 
         Args:
             call (int): Which one it is, counted from 0 in each ``forward``.
             x (Tensor[N, C, H, W]): What the parent would interpolate.
-            guides (list[Tensor]): Outputs of :attr:`laterals` so far.
+            guides (Sequence[Tensor]): As :attr:`laterals`; those that the
+                parent has come to.
+            interpolate (Callable): Does what the parent would have done.
 
         Returns:
-            Tensor[N, C, Hq, Wq]: At the size of the guide.
+            Tensor[N, C, Hq, Wq]: At the size that the parent asked for.
         """
-        raise NotImplementedError
+        level = len(self.upsamplers) - 1 - (call - self.first_step)
+        if not 0 <= level < len(self.upsamplers):
+            return interpolate()
+        return self.upsamplers[level](x, guides[level])
 
-    def forward(self, *args, **kwargs):
+    def forward(self, inputs: Sequence[Tensor], *args, **kwargs):
         """Run the parent's ``forward`` with the slots in place."""
-        guides = []
-        calls = itertools.count()
+        if not hasattr(self, 'upsamplers'):
+            return super().forward(inputs, *args, **kwargs)
+
+        guides = list(inputs)
+
+        def keep(level, module, inputs, output):
+            guides[level] = output
+
         hooks = [
-            lateral.register_forward_hook(
-                lambda module, inputs, output: guides.append(output)
-            )
-            for lateral in self.laterals
+            lateral.register_forward_hook(functools.partial(keep, level))
+            for level, lateral in enumerate(self.laterals)
         ]
+        calls = itertools.count()
         try:
             with _TakeInterpolation(
-                lambda x: self.upsample(next(calls), x, guides)
+                lambda x, interpolate: self.upsample_to_guide(
+                    next(calls), x, guides, interpolate
+                )
             ):
-                return super().forward(*args, **kwargs)
+                return super().forward(inputs, *args, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()

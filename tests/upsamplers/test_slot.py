@@ -64,33 +64,55 @@ def test_mistakes_are_named():
         UpsampleSlot(dict(type='sappa'), 4)
     with pytest.raises(KeyError, match="a 'type'.*mode"):
         UpsampleSlot(dict(mode='nearest'), 4)
+    with pytest.raises(TypeError, match='of SAPA .*variant.*got factor, up'):
+        UpsampleSlot(dict(type='sapa', up=2, factor=2), 4)
     slot = UpsampleSlot(dict(type='deconv', padding=1), 4)
     with pytest.raises(ValueError, match=r'expected to reach.*\[8, 8\]'):
         slot(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 8, 8))
 
 
+def test_an_inherited_mode_does_not_matter():
+    inherited = dict(mode='nearest', scale_factor=2)
+    slot = UpsampleSlot(dict(type='sapa', **inherited), 4)
+    assert slot.layer.scale_factor == 2
+    slot = UpsampleSlot(dict(type='bilinear', **inherited), 4)
+    assert slot.layer.mode == 'bilinear'
+
+
+class Parent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lateral_convs = torch.nn.ModuleList([torch.nn.Conv2d(1, 1, 1)])
+
+    def forward(self, inputs):
+        fine, coarse = inputs
+        x = self.lateral_convs[0](fine)
+        return x + F.interpolate(coarse, size=x.shape[2:])
+
+
+class Child(SlotMixin, Parent):
+    pass
+
+
 def test_the_mixin_cleans_up_after_an_error():
-    class Parent(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(1, 1, 1)
-
-        def forward(self, x):
-            return F.interpolate(self.conv(x), scale_factor=2)
-
-    class Child(SlotMixin, Parent):
-        @property
-        def laterals(self):
-            return [self.conv]
-
-        def upsample(self, call, x, guides):
-            assert call == 0 and torch.equal(guides[0], x)
-            raise RuntimeError('no')
-
-    child = Child()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match='no'):
-            child(torch.randn(1, 1, 2, 2))
-    assert not child.conv._forward_hooks
+    child = Child(upsample_cfg=dict(type='sapa'))
+    inputs = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
+    expected = child.upsamplers[0](
+        inputs[1], child.lateral_convs[0](inputs[0])
+    )
+    child.upsamplers[0].forward = None  # cannot be called
+    with pytest.raises(TypeError):
+        child(inputs)
+    del child.upsamplers[0].forward
+    assert not child.lateral_convs[0]._forward_hooks
     # Interpolation elsewhere is what it was.
     assert F.interpolate(torch.ones(1, 1, 2, 2), scale_factor=2).sum() == 16
+    assert torch.equal(
+        child(inputs), child.lateral_convs[0](inputs[0]) + expected
+    )
+
+
+def test_a_parent_without_an_upsample_cfg_needs_a_type():
+    with pytest.raises(KeyError, match="a 'type'.*mode"):
+        Child(upsample_cfg=dict(mode='nearest'))
+    assert not hasattr(Child(), 'upsamplers')
