@@ -1,16 +1,19 @@
 """Every config parses, builds, trains a step and predicts."""
 
+import copy
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from torch.utils.flop_counter import FlopCounterMode
+
+from mmsapa.demo_data import CLASSES, make_scene
 
 from .upsamplers.test_sapa import expected_macs
 
@@ -28,57 +31,73 @@ def load(config, scope):
     cfg = Config.fromfile(ROOT / config)
     pytest.importorskip(cfg.default_scope)
     scope(cfg.default_scope)
-    cfg.model.backbone.init_cfg = None  # no download
+    # No download.
+    cfg.model.pop('pretrained', None)
+    cfg.model.backbone.init_cfg = None
     if cfg.default_scope == 'mmseg':
         # Not the crop of the training data, which is large for a test.
         cfg.model.data_preprocessor.size = None
         cfg.model.data_preprocessor.size_divisor = 32
+    else:
+        # Nor a thousand boxes.
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 50
+        cfg.model.train_cfg.rcnn.sampler.num = 32
+        cfg.model.test_cfg.rpn.max_per_img = 50
     return cfg
 
 
-def segmentation_sample(height, width):
+def segmentation_sample(scene):
     from mmseg.structures import SegDataSample
 
-    sample = SegDataSample(
-        metainfo=dict(
-            ori_shape=(height, width),
-            img_shape=(height, width),
-            pad_shape=(height, width),
-        )
-    )
-    truth = torch.randint(0, 5, (1, height, width))
-    sample.gt_sem_seg = PixelData(data=truth)
+    sample = SegDataSample()
+    # Stored labels less one, as reduce_zero_label has them: 0 is ignored.
+    truth = scene.semantic()[None] - np.uint8(1)
+    sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth).long())
     return sample
 
 
-def detection_sample(height, width):
+def detection_sample(scene):
     from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
 
-    sample = DetDataSample(
-        metainfo=dict(
-            ori_shape=(height, width),
-            img_shape=(height, width),
-            scale_factor=(1.0, 1.0),
-        )
-    )
+    shapes = [
+        i for i, label in enumerate(scene.labels) if label < len(CLASSES)
+    ]
+    masks = np.stack([scene.instances == i + 1 for i in shapes])
+    masks = BitmapMasks(masks.astype(np.uint8), *masks.shape[1:])
+    sample = DetDataSample()
     sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[5.0, 5, 40, 40], [20, 30, 90, 60]]),
-        labels=torch.tensor([0, 1]),
+        bboxes=masks.get_bboxes('hbox').tensor,
+        labels=torch.tensor([scene.labels[i] for i in shapes]),
+        masks=masks,
+    )
+    # Panoptic FPN's: the things come first, the ground is stuff.
+    table = np.array([80, *scene.labels], np.uint8)
+    table[table == len(CLASSES)] = 255
+    sample.gt_sem_seg = PixelData(
+        sem_seg=torch.from_numpy(table[scene.instances])[None].long()
     )
     return sample
 
 
-def batch(library, height=64, width=96):
+def batch(library, size=64, cut=(64, 64)):
+    """Two of the demo's scenes, as the loader hands them to a model."""
     make = segmentation_sample if library == 'mmseg' else detection_sample
-    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
-    return dict(
-        inputs=list(images),
-        data_samples=[make(height, width) for _ in range(2)],
-    )
+    inputs, samples = [], []
+    for seed in range(2):
+        scene = make_scene(seed, size)
+        image = scene.image[: cut[0], : cut[1]].transpose(2, 0, 1)
+        inputs.append(torch.from_numpy(image.copy()))
+        samples.append(make(scene))
+        samples[-1].set_metainfo(
+            dict(ori_shape=cut, img_shape=cut, scale_factor=(1.0, 1.0))
+        )
+    return dict(inputs=inputs, data_samples=samples)
 
 
 def training_loss(model, data):
-    data = model.data_preprocessor(data, training=True)
+    torch.manual_seed(0)  # the same dropout and samples of boxes
+    data = model.data_preprocessor(copy.deepcopy(data), training=True)
     losses = model(**data, mode='loss')
     return model.parse_losses(losses)[0]
 
@@ -97,30 +116,78 @@ def assert_upsamplers_learn(model):
 @pytest.mark.parametrize('config', CONFIGS)
 def test_trains_and_predicts(config, scope, device):
     cfg = load(config, scope)
-    model = MODELS.build(cfg.model).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    model.train()
-    loss = training_loss(model, batch(cfg.default_scope))
-    loss.backward()
-    assert loss.isfinite()
-    assert_upsamplers_learn(model)
-    optimizer.step()
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    data = batch(cfg.default_scope)
+    losses = []
+    for _ in range(4):
+        loss = training_loss(model, data)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        assert_upsamplers_learn(model)
+        optimizer.step()
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
 
     model.eval()
     # Not a multiple of anything, as ADE20K's images are.
-    data = batch(cfg.default_scope, 75, 101)
-    results = model.test_step(data)
+    results = model.test_step(batch(cfg.default_scope, 128, (75, 101)))
     assert len(results) == 2
     if cfg.default_scope == 'mmseg':
         assert results[0].pred_sem_seg.data.shape == (1, 75, 101)
+    elif 'panoptic' in config:
+        assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 75, 101)
     else:
-        assert results[0].pred_instances.bboxes.shape[1] == 4
+        instances = results[0].pred_instances
+        assert instances.bboxes.shape[1] == 4
+        if 'mask' in config:
+            assert instances.masks.shape[1:] == (75, 101)
+
+
+def stock(node):
+    """The same config without anything of ours."""
+    if isinstance(node, list):
+        return [stock(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    ours = str(node.get('type')).startswith('mmsapa.')
+    node = {
+        key: stock(value)
+        for key, value in node.items()
+        if not (ours and key in ('upsample_cfg', 'embedding'))
+    }
+    if ours:
+        node['type'] = node['type'].partition('.')[2]
+        if node['type'].endswith('PixelDecoder'):
+            node['type'] = f'mmdet.{node["type"]}'
+    return ConfigDict(node)
 
 
 @pytest.mark.parametrize('config', CONFIGS)
+def test_holds_all_that_a_stock_checkpoint_does(config, scope):
+    """And nothing else but the upsamplers: what fine-tuning starts from."""
+    cfg = load(config, scope)
+    parent = MODELS.build(stock(cfg.model))
+    if 'segformer' in config:
+        # The authors' linear embedding is one of a kind.
+        cfg.model.decode_head.embedding = 'conv'
+    child = MODELS.build(cfg.model)
+    keys = child.load_state_dict(parent.state_dict(), strict=False)
+    assert not keys.unexpected_keys
+    assert keys.missing_keys
+    for key in keys.missing_keys:
+        assert '.upsamplers.' in key
+
+
+@pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa-g' in c])
 def test_trains_under_autocast(config, scope, device):
     cfg = load(config, scope)
-    model = MODELS.build(cfg.model).to(device).train()
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.to(device).train()
     autocast = torch.autocast(device, torch.bfloat16)
     if cfg.default_scope == 'mmdet' and device == 'cpu':
         # On a CPU mmcv's NMS takes no bfloat16: the heads stay in float32.

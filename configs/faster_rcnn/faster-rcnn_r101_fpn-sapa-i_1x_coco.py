@@ -1,0 +1,3 @@
+_base_ = './faster-rcnn_r101_fpn-sapa-g_1x_coco.py'
+
+model = dict(neck=dict(upsample_cfg=dict(variant='I')))

@@ -1,0 +1,3 @@
+_base_ = './mask-rcnn_r50_fpn-sapa-g_1x_coco.py'
+
+model = dict(neck=dict(upsample_cfg=dict(variant='B')))

@@ -1,0 +1,7 @@
+# Panoptic FPN R50 with SAPA-G in its FPN on COCO: all else unchanged.
+_base_ = 'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmsapa'], allow_failed_imports=False)
+
+model = dict(
+    neck=dict(type='mmsapa.FPN', upsample_cfg=dict(type='sapa', variant='G'))
+)
