@@ -34,14 +34,18 @@ def load(config, scope):
     # No download.
     cfg.model.pop('pretrained', None)
     cfg.model.backbone.init_cfg = None
+    # Nor sizes that depend on how far training is.
+    cfg.model.data_preprocessor.pop('batch_augments', None)
     if cfg.default_scope == 'mmseg':
         # Not the crop of the training data, which is large for a test.
         cfg.model.data_preprocessor.size = None
         cfg.model.data_preprocessor.size_divisor = 32
-    else:
+    elif 'rpn_proposal' in cfg.model.get('train_cfg', {}):
         # Nor a thousand boxes.
         cfg.model.train_cfg.rpn_proposal.max_per_img = 50
-        cfg.model.train_cfg.rcnn.sampler.num = 32
+        rcnn = cfg.model.train_cfg.rcnn
+        for stage in rcnn if isinstance(rcnn, list) else [rcnn]:
+            stage.sampler.num = 32
         cfg.model.test_cfg.rpn.max_per_img = 50
     return cfg
 
@@ -180,6 +184,47 @@ def test_holds_all_that_a_stock_checkpoint_does(config, scope):
     assert keys.missing_keys
     for key in keys.missing_keys:
         assert '.upsamplers.' in key
+
+
+NECK = "neck=dict(type='mmsapa.{}', upsample_cfg=dict(type='sapa'))"
+OTHERS = {
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': NECK.format('FPN'),
+    'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': NECK.format(
+        'FPN'
+    ),
+    'mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py': NECK.format('PAFPN'),
+    'mmdet::yolox/yolox_s_8xb8-300e_coco.py': NECK.format('YOLOXPAFPN'),
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py': NECK.format(
+        'CSPNeXtPAFPN'
+    ),
+    'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py': NECK.format(
+        'SegFPN'
+    ),
+}
+
+
+@pytest.mark.parametrize('base', OTHERS)
+def test_three_lines_put_sapa_into_any_other_model(base, scope, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{base}'\n"
+        "custom_imports = dict(imports=['mmsapa'])\n"
+        f'model = dict({OTHERS[base]})\n'
+    )
+    cfg = load(config, scope)
+    model = MODELS.build(cfg.model).train()
+    model.init_weights()
+    data = batch(cfg.default_scope)
+    if 'bbox_head' in cfg.model:
+        # Detectors of one stage expect none.
+        for sample in data['data_samples']:
+            del sample.gt_instances.masks
+    loss = training_loss(model, data)
+    loss.backward()
+    assert loss.isfinite()
+    assert_upsamplers_learn(model)
+    model.eval()
+    assert len(model.test_step(batch(cfg.default_scope, 128, (75, 101)))) == 2
 
 
 @pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa-g' in c])
