@@ -226,3 +226,26 @@ def test_initialisation_survives_the_parents(name):
     child.init_weights()
     for slot in child.upsamplers:
         assert_initialised(slot.layer)
+
+
+def test_a_copy_has_guides_of_its_own(name):
+    """mmengine's moving average of weights is a deep copy."""
+    _, child, _ = build(name, upsample_cfg=dict(type='sapa'))
+    inputs = features(name)
+    expected = run(child, inputs, name)
+    twin = copy.deepcopy(child)
+    for p in child.parameters():
+        torch.nn.init.constant_(p, 1.0)
+    for ours, theirs in zip(run(twin, inputs, name), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_compiles(name):
+    _, child, _ = build(name, upsample_cfg=dict(type='sapa'))
+    inputs = features(name)
+    expected = run(child, inputs, name)
+    torch._dynamo.reset()
+    # Mask2Former's takes sizes from tensors, which ends a graph by itself.
+    child.compile(backend='eager', fullgraph='deformable' not in name)
+    for ours, theirs in zip(run(child, inputs, name), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -197,8 +197,25 @@ class SlotMixin:
                 kwargs['upsample_cfg'] = upsample_cfg
                 upsample_cfg = None
         super().__init__(*args, **kwargs)
+        self._guides = None
         if upsample_cfg:
             self.upsamplers = self.make_upsamplers(upsample_cfg)
+            self.watch_laterals()
+
+    def watch_laterals(self):
+        """Have every lateral leave its output as a guide.
+
+        To be called again where laterals are replaced. Hooks that came and
+        went with each ``forward`` would be lost to ``torch.compile``.
+        """
+        for level, lateral in enumerate(self.laterals):
+            lateral.register_forward_hook(
+                functools.partial(self._keep_guide, level)
+            )
+
+    def _keep_guide(self, level, module, inputs, output):
+        if self._guides is not None:
+            self._guides[level] = output
 
     @property
     def laterals(self) -> Sequence[nn.Module]:
@@ -252,23 +269,14 @@ class SlotMixin:
         if not hasattr(self, 'upsamplers'):
             return super().forward(inputs, *args, **kwargs)
 
-        guides = list(inputs)
-
-        def keep(level, module, inputs, output):
-            guides[level] = output
-
-        hooks = [
-            lateral.register_forward_hook(functools.partial(keep, level))
-            for level, lateral in enumerate(self.laterals)
-        ]
+        self._guides = list(inputs)
         calls = itertools.count()
         try:
             with _TakeInterpolation(
                 lambda x, interpolate: self.upsample_to_guide(
-                    next(calls), x, guides, interpolate
+                    next(calls), x, self._guides, interpolate
                 )
             ):
                 return super().forward(inputs, *args, **kwargs)
         finally:
-            for hook in hooks:
-                hook.remove()
+            self._guides = None

@@ -96,20 +96,15 @@ class Child(SlotMixin, Parent):
 
 def test_the_mixin_cleans_up_after_an_error():
     child = Child(upsample_cfg=dict(type='sapa'))
-    inputs = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
-    expected = child.upsamplers[0](
-        inputs[1], child.lateral_convs[0](inputs[0])
-    )
-    child.upsamplers[0].forward = None  # cannot be called
-    with pytest.raises(TypeError):
-        child(inputs)
-    del child.upsamplers[0].forward
-    assert not child.lateral_convs[0]._forward_hooks
+    (lateral,), (slot,) = child.lateral_convs, child.upsamplers
+    fine, coarse = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
+    with pytest.raises(ValueError, match='x with 1 channels'):
+        child([fine, coarse.expand(1, 2, 2, 2)])
+    assert child._guides is None  # no map is kept alive
     # Interpolation elsewhere is what it was.
     assert F.interpolate(torch.ones(1, 1, 2, 2), scale_factor=2).sum() == 16
-    assert torch.equal(
-        child(inputs), child.lateral_convs[0](inputs[0]) + expected
-    )
+    guide = lateral(fine)
+    assert torch.equal(child([fine, coarse]), guide + slot(coarse, guide))
 
 
 def test_a_parent_without_an_upsample_cfg_needs_a_type():
