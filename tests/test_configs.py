@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsapa.demo_data import CLASSES, make_scene
 
-from .upsamplers.test_sapa import expected_macs
+from .upsamplers.test_sapa import assert_initialised, expected_macs
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
@@ -184,6 +184,22 @@ def test_holds_all_that_a_stock_checkpoint_does(config, scope):
     assert keys.missing_keys
     for key in keys.missing_keys:
         assert '.upsamplers.' in key
+
+
+def test_fine_tuning_starts_from_a_stock_checkpoint(scope, tmp_path):
+    cfg = load('demo/faster-rcnn_r50_fpn-sapa-g_demo.py', scope)
+    trained = MODELS.build(stock(cfg.model)).state_dict()
+    torch.save(dict(meta={}, state_dict=trained), tmp_path / 'stock.pth')
+    cfg.load_from = str(tmp_path / 'stock.pth')
+    cfg.work_dir = str(tmp_path)
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    runner.load_or_resume()
+    state = runner.model.state_dict()
+    for key in trained:
+        assert torch.equal(state[key], trained[key])
+    for slot in runner.model.neck.upsamplers:
+        assert_initialised(slot.layer)
 
 
 NECK = "neck=dict(type='mmsapa.{}', upsample_cfg=dict(type='sapa'))"
