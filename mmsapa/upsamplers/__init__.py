@@ -2,7 +2,14 @@
 
 from . import flops  # noqa: F401  mmengine's counter learns the operator
 from .dysample import DySample
+from .indexnet import IndexNet
 from .sapa import SAPA
 from .slot import SlotMixin, UpsampleSlot
 
-__all__ = ['SAPA', 'DySample', 'SlotMixin', 'UpsampleSlot']
+__all__ = [
+    'SAPA',
+    'DySample',
+    'IndexNet',
+    'SlotMixin',
+    'UpsampleSlot',
+]
