@@ -3,12 +3,14 @@
 from . import flops  # noqa: F401  mmengine's counter learns the operator
 from .a2u import A2U
 from .dysample import DySample
+from .fade import FADE
 from .indexnet import IndexNet
 from .sapa import SAPA
 from .slot import SlotMixin, UpsampleSlot
 
 __all__ = [
     'A2U',
+    'FADE',
     'SAPA',
     'DySample',
     'IndexNet',
