@@ -2,12 +2,11 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..ops import norm_project, sapa_upsample
+from .guided import GuidedUpsampler
 
 # Parameter names of the authors' modules (y is the guide there), and ours.
 _AUTHORS_NAMES = {
@@ -28,7 +27,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 @MODELS.register_module('sapa')
-class SAPA(BaseModule):
+class SAPA(GuidedUpsampler):
     """Similarity-aware point affiliation, an upsample layer with a guide.
 
     Every pixel of the guide compares itself with the window of ``x`` around
@@ -73,8 +72,8 @@ class SAPA(BaseModule):
         scale_factor: int = 2,
         init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
-        guide_channels = guide_channels or in_channels
+        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        guide_channels = self.guide_channels
         if variant not in ('I', 'B', 'G'):
             raise ValueError(
                 f"SAPA: expected variant 'I', 'B' or 'G', got {variant!r}."
@@ -86,12 +85,9 @@ class SAPA(BaseModule):
                 f'{guide_channels} and in_channels={in_channels}; take '
                 "variant 'B' or 'G', which project them."
             )
-        self.in_channels = in_channels
-        self.guide_channels = guide_channels
         self.variant = variant
         self.embed_dims = in_channels if variant == 'I' else embed_dims
         self.kernel_size = kernel_size
-        self.scale_factor = scale_factor
 
         self.norm_guide = ChannelNorm(guide_channels)
         self.norm_x = ChannelNorm(in_channels)
@@ -102,16 +98,6 @@ class SAPA(BaseModule):
             self.query_x = nn.Conv2d(in_channels, embed_dims, 1)
             self.gate = nn.Conv2d(in_channels, 1, 1)
         self._reset_parameters()
-
-    def init_weights(self):
-        """Initialise as the authors do, and then by ``init_cfg`` if given.
-
-        Parents' ``init_cfg`` reach every convolution below them; mmengine
-        calls this one afterwards.
-        """
-        self._reset_parameters()
-        if self.init_cfg:
-            super().init_weights()
 
     def _reset_parameters(self):
         # Projections N(0, 0.02^2), biases 0, norms the identity.
@@ -171,41 +157,6 @@ class SAPA(BaseModule):
             )
             bias = torch.cat([bias, *(p.bias for p in others)])
         return norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
-
-    def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=self.scale_factor, mode='nearest')
-        return x[..., : guide.shape[2], : guide.shape[3]]
-
-    def _check(self, x: Tensor, guide: Tensor | None):
-        if guide is None:
-            raise TypeError(
-                'SAPA: expected two maps, layer(x, guide), got x alone; the '
-                'guide is the high-resolution map that the result will be '
-                'added to or concatenated with.'
-            )
-        if x.dim() != 4 or guide.dim() != 4:
-            raise ValueError(
-                'SAPA: expected x and guide of shape [N, C, H, W], got '
-                f'{list(x.shape)} and {list(guide.shape)}.'
-            )
-        swapped = ''
-        if x.shape[2] > guide.shape[2] or x.shape[3] > guide.shape[3]:
-            swapped = ' Are x and guide swapped?'
-        channels = (x.shape[1], guide.shape[1])
-        if channels != (self.in_channels, self.guide_channels):
-            raise ValueError(
-                f'SAPA: expected x with {self.in_channels} channels and a '
-                f'guide with {self.guide_channels}, got {list(x.shape)} and '
-                f'{list(guide.shape)}.{swapped}'
-            )
-        s = self.scale_factor
-        for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
-            if not (low - 1) * s < high <= low * s:
-                raise ValueError(
-                    f'SAPA: expected a guide {s} times the size of x (up to '
-                    f'{s - 1} pixels less), got {list(guide.shape[2:])} for '
-                    f'{list(x.shape[2:])}.{swapped}'
-                )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the authors' names, and their Linear for our 1x1 Conv2d."""

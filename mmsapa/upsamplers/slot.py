@@ -24,8 +24,8 @@ class UpsampleSlot(BaseModule):
 
     Args:
         upsample_cfg (dict): ``type`` is a name in the registry (nearest,
-            bilinear, deconv, pixel_shuffle, carafe, dysample, sapa, …); the
-            rest goes to the layer.
+            bilinear, deconv, pixel_shuffle, carafe, indexnet, a2u, fade,
+            dysample, sapa, …); the rest goes to the layer.
         in_channels (int): Channels of the map, before and after.
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
@@ -130,8 +130,8 @@ def _find(layer_type):
     if layer is None:
         raise KeyError(
             f'upsample_cfg: expected the name of a registered upsample layer '
-            f'(sapa, dysample, nearest, bilinear, deconv, pixel_shuffle, '
-            f'carafe, …), got type={layer_type!r}.'
+            f'(sapa, fade, a2u, indexnet, dysample, nearest, bilinear, '
+            f'deconv, pixel_shuffle, carafe, …), got type={layer_type!r}.'
         )
     return layer
 

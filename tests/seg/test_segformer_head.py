@@ -79,7 +79,9 @@ def test_linear_embedding_has_neither_norm_nor_activation():
         SegformerHead(**SETTINGS, embedding='mlp')
 
 
-@pytest.mark.parametrize('kind', ['sapa', 'deconv', 'pixel_shuffle'])
+@pytest.mark.parametrize(
+    'kind', ['sapa', 'fade', 'a2u', 'indexnet', 'deconv', 'pixel_shuffle']
+)
 def test_every_upsampler_is_trained(kind):
     head = SegformerHead(**SETTINGS, upsample_cfg=dict(type=kind))
     head(features()).square().mean().backward()

@@ -22,6 +22,29 @@ def test_number_of_parameters():
         assert sum(p.numel() for p in layer.parameters()) == expected
 
 
+@pytest.mark.parametrize(
+    ('modules', 'form', 'published'),
+    [
+        (4, dict(style='pl', groups=8), 4.1),
+        (4, dict(style='pl', groups=8, dyscope=True), 8.2),
+        (4, dict(style='lp', groups=4), 32.7),
+        (4, dict(style='lp', groups=4, dyscope=True), 65.5),
+        (3, dict(style='lp', groups=4), 24.6),
+        (3, dict(style='lp', groups=4, dyscope=True), 49.2),
+    ],
+)
+def test_is_as_large_as_published(modules, form, published):
+    """DySample's paper: Faster and Mask R-CNN, then Panoptic FPN, in 10^3.
+
+    These are the weights; the biases, no more than 32 a module, are not in
+    them. The first two detectors have one upsampler more than MMDetection's
+    FPN, for P6. Of 32.768 and 65.536 the paper cuts the end off.
+    """
+    layer = DySample(256, **form)
+    weights = sum(p.numel() for p in layer.parameters() if p.dim() > 1)
+    assert modules * weights / 1e3 == pytest.approx(published, abs=0.1)
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('scale', [1, 2, 3])
 def test_without_offsets_it_is_bilinear(scale, form, device):

@@ -1,3 +1,5 @@
+import functools
+
 import mmcv.ops  # noqa: F401  registers carafe
 import pytest
 import torch
@@ -5,8 +7,13 @@ import torch.nn.functional as F
 
 from mmsapa.upsamplers import SAPA, SlotMixin, UpsampleSlot
 
+from .published import in_millions
+
 LAYERS = [
     'sapa',
+    'fade',
+    'a2u',
+    'indexnet',
     'dysample',
     'nearest',
     'bilinear',
@@ -26,6 +33,21 @@ def test_any_layer_reaches_the_guides_size(kind, scale, device):
     for size in ((4 * scale, 5 * scale), (4 * scale - 1, 5 * scale - 1)):
         guide = torch.randn(2, 8, *size, device=device)
         assert slot(x, guide).shape == guide.shape
+
+
+@pytest.mark.parametrize(
+    ('model', 'published'),
+    [
+        ('SegFormer-B1', 0.44),
+        ('MaskFormer', 0.22),
+        ('Mask2Former', 0.07),
+        ('Faster R-CNN', 0.22),
+    ],
+)
+def test_carafe_is_as_large_as_published(model, published):
+    """SAPA's paper, semantic segmentation and object detection."""
+    slot = functools.partial(UpsampleSlot, dict(type='carafe'))
+    assert in_millions(slot, model) == published
 
 
 def test_interpolation_is_torchs_own():

@@ -1,0 +1,108 @@
+"""A2U, an upsample layer guided by affinity, to compare with."""
+
+import math
+
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from .guided import GuidedUpsampler, odd_kernel_size, reassemble
+
+
+@MODELS.register_module('a2u')
+class A2U(GuidedUpsampler):
+    """Affinity-aware upsampling.
+
+    The kernels come from products of the guide with itself: two filters u
+    and v run over it, the same for all channels, and where their answers,
+    normalised, agree over the channels, there is affinity. A vector q turns
+    affinity into the kernels of the s * s pixels in each pixel of ``x``,
+    which itself has no part in them. This is the low-rank bilinear form
+    q (u'X) (v'X), of rank one, shared by channels and dynamic: u, v and q
+    are made from the guide, pooled (Dai, Lu and Shen, CVPR 2021,
+    https://arxiv.org/abs/2011.14288).
+
+    Args:
+        in_channels (int): Channels of ``x``.
+        guide_channels (int, optional): Channels of the guide. Default:
+            ``in_channels``.
+        scale_factor (int): Size of the guide over size of ``x``. Default: 2.
+        kernel_size (int): Side of the kernels in pixels of ``x``, odd.
+            Default: 3.
+        filter_size (int): Side of u and v in pixels of the guide.
+            Default: 6.
+        init_cfg (dict, optional): As in every mmengine BaseModule.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        guide_channels: int | None = None,
+        scale_factor: int = 2,
+        kernel_size: int = 3,
+        filter_size: int = 6,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        self.kernel_size = odd_kernel_size('A2U', kernel_size)
+        self.filter_size = filter_size
+        c = self.guide_channels
+        # The authors' 32 groups, or as many as such a guide can have.
+        groups = math.gcd(32, c)
+        self.u = nn.Conv2d(c, 1, 1)
+        self.v = nn.Conv2d(c, 1, 1)
+        self.q = nn.Conv2d(c, (kernel_size * scale_factor) ** 2, 1)
+        self.norm_u = nn.GroupNorm(groups, c)
+        self.norm_v = nn.GroupNorm(groups, c)
+        self._reset_parameters()
+
+    def _reset_parameters(self):
+        # The authors leave it to PyTorch.
+        for module in self.children():
+            module.reset_parameters()
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Upsample ``x`` to the size of its guide.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): Decoder feature, low
+                resolution.
+            guide (Tensor[N, guide_channels, Hq, Wq]): Encoder feature of the
+                resolution to reach; (H - 1) * s < Hq <= H * s, and Wq
+                likewise.
+
+        Returns:
+            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
+
+        Raises:
+            TypeError: If there is no guide.
+            ValueError: If channels or sizes do not fit together.
+        """
+        self._check(x, guide)
+        pooled = F.adaptive_avg_pool2d(guide, self.filter_size)
+        padded = self._pad(guide, x, self.filter_size)
+        u = self._filter(padded, self.u(pooled), self.norm_u)
+        v = self._filter(padded, self.v(pooled), self.norm_v)
+        affinity = (u * v).sum(1, keepdim=True) / math.sqrt(u.shape[1])
+        logits = self.q(F.adaptive_avg_pool2d(guide, 1)) * affinity
+        logits = self._shuffle(logits, guide)
+        # Between 0 and 1 first, so no weight is e times another.
+        return reassemble(x, logits.sigmoid().softmax(1), self.scale_factor)
+
+    def _filter(
+        self, guide: Tensor, weight: Tensor, norm: nn.Module
+    ) -> Tensor:
+        """Run each sample's filter over each of its channels."""
+        # A convolution has no filter for each sample, but for each channel.
+        n, c = guide.shape[:2]
+        out = F.conv2d(
+            guide.flatten(0, 1)[None],
+            weight.repeat_interleave(c, 0),
+            stride=self.scale_factor,
+            groups=n * c,
+        )
+        return F.leaky_relu(norm(out.unflatten(1, (n, c))[0]))

@@ -1,0 +1,98 @@
+"""FADE, an upsample layer of encoder and decoder, to compare with."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from .guided import GuidedUpsampler, odd_kernel_size, reassemble
+
+
+@MODELS.register_module('fade')
+class FADE(GuidedUpsampler):
+    """Fusing the assets of decoder and encoder.
+
+    Guide and ``x`` together make the kernels, by one convolution whose
+    window moves on with every pixel of the guide but only with every pixel of
+    ``x`` (semi-shift). A gate, made from ``x``, then mixes the guide itself
+    into the result, for its details (Lu et al., ECCV 2022,
+    https://arxiv.org/abs/2207.10392).
+
+    Args:
+        in_channels (int): Channels of ``x``.
+        guide_channels (int, optional): Channels of the guide. Default:
+            ``in_channels``.
+        scale_factor (int): Size of the guide over size of ``x``. Default: 2.
+        kernel_size (int): Side of the kernels in pixels of ``x``, odd.
+            Default: 5.
+        embed_dims (int): Channels that both maps are compressed to.
+            Default: 64.
+        gate (bool): Whether the guide is mixed into the result, for which
+            it needs as many channels as ``x``. Default: True.
+        init_cfg (dict, optional): As in every mmengine BaseModule.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even, or maps of different channels
+            are to be mixed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        guide_channels: int | None = None,
+        scale_factor: int = 2,
+        kernel_size: int = 5,
+        embed_dims: int = 64,
+        gate: bool = True,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        self.kernel_size = odd_kernel_size('FADE', kernel_size)
+        if gate and self.guide_channels != in_channels:
+            raise ValueError(
+                'FADE: the gate mixes the guide with the upsampled x and '
+                'expects as many channels in both, got guide_channels='
+                f'{guide_channels} and in_channels={in_channels}; take '
+                'gate=False, which upsamples x alone.'
+            )
+        self.compress_guide = nn.Conv2d(self.guide_channels, embed_dims, 1)
+        self.compress_x = nn.Conv2d(in_channels, embed_dims, 1, bias=False)
+        self.kernels = nn.Conv2d(embed_dims, kernel_size**2, 3, padding=1)
+        self.gate = nn.Conv2d(in_channels, 1, 1) if gate else None
+        self._reset_parameters()
+
+    def _reset_parameters(self):
+        for module in self.children():
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Upsample ``x`` to the size of its guide.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): Decoder feature, low
+                resolution.
+            guide (Tensor[N, guide_channels, Hq, Wq]): Encoder feature of the
+                resolution to reach; (H - 1) * s < Hq <= H * s, and Wq
+                likewise.
+
+        Returns:
+            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
+
+        Raises:
+            TypeError: If there is no guide.
+            ValueError: If channels or sizes do not fit together.
+        """
+        self._check(x, guide)
+        # A convolution is linear, so each map has its own at its own
+        # resolution, with the same weights, and the bias comes in once.
+        logits = self.kernels(self.compress_guide(guide))
+        from_x = F.conv2d(self.compress_x(x), self.kernels.weight, padding=1)
+        logits = logits + self._nearest(from_x, guide)
+        out = reassemble(x, logits.softmax(1), self.scale_factor)
+        if self.gate is None:
+            return out
+        gate = self._nearest(self.gate(x).sigmoid(), guide)
+        return torch.lerp(out, guide.to(out.dtype), gate.to(out.dtype))

@@ -1,0 +1,155 @@
+"""What layers with a guide share: checks, sizes, reassembly by kernels."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+class GuidedUpsampler(BaseModule):
+    """A layer that upsamples a map by the map it is about to meet.
+
+    Args:
+        in_channels (int): Channels of ``x``.
+        guide_channels (int, optional): Channels of the guide. Default:
+            ``in_channels``.
+        scale_factor (int): Size of the guide over size of ``x``. Default: 2.
+        init_cfg (dict, optional): As in every mmengine BaseModule.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        guide_channels: int | None = None,
+        scale_factor: int = 2,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.guide_channels = guide_channels or in_channels
+        self.scale_factor = scale_factor
+
+    def init_weights(self):
+        """Initialise as the authors do, and then by ``init_cfg`` if given.
+
+        Parents' ``init_cfg`` reach every convolution below them; mmengine
+        calls this one afterwards.
+        """
+        self._reset_parameters()
+        if self.init_cfg:
+            super().init_weights()
+
+    def _reset_parameters(self):
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """What its modules do not show."""
+        return (
+            f'{self.in_channels}, guide_channels={self.guide_channels}, '
+            f'scale_factor={self.scale_factor}'
+        )
+
+    def _check(self, x: Tensor, guide: Tensor | None):
+        name = type(self).__name__
+        if guide is None:
+            raise TypeError(
+                f'{name}: expected two maps, layer(x, guide), got x alone; '
+                'the guide is the high-resolution map that the result will '
+                'be added to or concatenated with.'
+            )
+        if x.dim() != 4 or guide.dim() != 4:
+            raise ValueError(
+                f'{name}: expected x and guide of shape [N, C, H, W], got '
+                f'{list(x.shape)} and {list(guide.shape)}.'
+            )
+        swapped = ''
+        if x.shape[2] > guide.shape[2] or x.shape[3] > guide.shape[3]:
+            swapped = ' Are x and guide swapped?'
+        channels = (x.shape[1], guide.shape[1])
+        if channels != (self.in_channels, self.guide_channels):
+            raise ValueError(
+                f'{name}: expected x with {self.in_channels} channels and a '
+                f'guide with {self.guide_channels}, got {list(x.shape)} and '
+                f'{list(guide.shape)}.{swapped}'
+            )
+        s = self.scale_factor
+        for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
+            if not (low - 1) * s < high <= low * s:
+                raise ValueError(
+                    f'{name}: expected a guide {s} times the size of x (up '
+                    f'to {s - 1} pixels less), got {list(guide.shape[2:])} '
+                    f'for {list(x.shape[2:])}.{swapped}'
+                )
+
+    def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Give each pixel of ``x`` to the guide's pixels in it."""
+        x = F.interpolate(x, scale_factor=self.scale_factor, mode='nearest')
+        return x[..., : guide.shape[2], : guide.shape[3]]
+
+    def _shuffle(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Give the channels of ``x`` to the guide's pixels in its pixels."""
+        x = F.pixel_shuffle(x, self.scale_factor)
+        return x[..., : guide.shape[2], : guide.shape[3]]
+
+    def _pad(self, guide: Tensor, x: Tensor, kernel_size: int) -> Tensor:
+        """Put zeros around the guide for a convolution with stride s.
+
+        Without padding of its own it then reaches the size of ``x``, each
+        window around the pixels that one of ``x`` covers.
+        """
+        s = self.scale_factor
+        before = (kernel_size - s) // 2
+        after = (
+            low * s - high + kernel_size - s - before
+            for low, high in zip(x.shape[2:], guide.shape[2:], strict=True)
+        )
+        below, right = after
+        return F.pad(guide, [before, right, before, below])
+
+
+def odd_kernel_size(name: str, kernel_size: int) -> int:
+    """Return ``kernel_size`` if it is odd, or raise a ValueError."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f'{name}: expected an odd kernel_size, so that a window has a '
+            f'pixel in its middle, got {kernel_size}.'
+        )
+    return kernel_size
+
+
+def reassemble(x: Tensor, kernels: Tensor, scale_factor: int) -> Tensor:
+    """Sum the window of ``x`` around every high-res pixel by its kernel.
+
+    What CARAFE (https://arxiv.org/abs/1905.02188) calls reassembly, in plain
+    PyTorch; outside of the map ``x`` is zero.
+
+    Args:
+        x (Tensor[N, C, H, W]): A low-res map.
+        kernels (Tensor[N, K * K, Hq, Wq]): A weight for every pixel of the
+            window, row by row; K odd, (H - 1) * s < Hq <= H * s.
+        scale_factor (int): s.
+
+    Returns:
+        Tensor[N, C, Hq, Wq]: The sums, of ``x``'s dtype; half precision is
+        added up in float32.
+    """
+    n, c, h, w = x.shape
+    s = scale_factor
+    size = kernels.shape[2:]
+    k = math.isqrt(kernels.shape[1])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    # The high-res pixels in a pixel of x become an axis before the rows, so
+    # that what is multiplied lies in memory as x does.
+    kernels = F.pad(kernels, [0, w * s - size[1], 0, h * s - size[0]])
+    kernels = F.pixel_unshuffle(kernels.to(dtype), s)
+    kernels = kernels.unflatten(1, (1, k * k, s * s))
+    padded = F.pad(x.to(dtype), [k // 2] * 4)
+    out = padded.new_zeros(n, c, s * s, h, w)
+    for i in range(k * k):
+        y, z = divmod(i, k)
+        window = padded[:, :, None, y : y + h, z : z + w]
+        out = torch.addcmul(out, window, kernels[:, :, i])
+    out = F.pixel_shuffle(out.flatten(1, 2), s)
+    return out[..., : size[0], : size[1]].to(x.dtype)
