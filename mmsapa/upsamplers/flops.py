@@ -3,6 +3,9 @@
 The counter has no public place for a handle of all its instances.
 """
 
+from collections import Counter
+from math import prod
+
 from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS
 from mmengine.analysis.jit_handles import get_shape
 
@@ -26,6 +29,15 @@ def _norm_project(inputs, outputs):
     return n * h * w * c * get_shape(inputs[1])[0]
 
 
+def _carafe(inputs, outputs):
+    # mmcv's reassembly: K * K weights for every number of the result.
+    features, weights = (get_shape(value) for value in inputs)
+    kernel_size = outputs[0].node().scalar_args()[0]
+    macs = prod(features[:2]) * prod(weights[2:]) * kernel_size**2
+    return Counter(carafe=macs)
+
+
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_upsample'] = _upsample
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_kernels'] = _kernels
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::norm_project'] = _norm_project
+_DEFAULT_SUPPORTED_FLOP_OPS['prim::PythonOp.CARAFEFunction'] = _carafe
