@@ -37,6 +37,12 @@ def _carafe(inputs, outputs):
     return Counter(carafe=macs)
 
 
+def _addcmul(inputs, outputs):
+    # How FADE and A2U reassemble.
+    return prod(get_shape(outputs[0]))
+
+
+_DEFAULT_SUPPORTED_FLOP_OPS['aten::addcmul'] = _addcmul
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_upsample'] = _upsample
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::sapa_kernels'] = _kernels
 _DEFAULT_SUPPORTED_FLOP_OPS['mmsapa::norm_project'] = _norm_project

@@ -25,3 +25,11 @@ def test_carafes_reassembly_is_counted(groups, monkeypatch):
         # K * K for each of 4 * C numbers a low-res pixel.
         carafe=5 * 6 * 4 * 25 * 16,
     )
+
+
+@pytest.mark.parametrize(('kind', 'kernel_size'), [('a2u', 3), ('fade', 5)])
+def test_reassembly_in_pytorch_is_counted(kind, kernel_size):
+    slot = UpsampleSlot(dict(type=kind, kernel_size=kernel_size), 16)
+    inputs = torch.randn(1, 16, 5, 6), torch.randn(1, 16, 10, 12)
+    count = FlopAnalyzer(slot, inputs).by_operator()['addcmul']
+    assert count == 5 * 6 * 4 * kernel_size**2 * 16

@@ -3,7 +3,8 @@
 Published figures are written as they were printed, because their digits
 count: the baseline's in whole, every other's as what it adds to that; in
 millions of parameters and 10^9 multiply-accumulates. Ours stand nowhere: they
-are counted.
+are counted. They are those of SAPA's paper and of the README of its code, but
+for FADE's, from the README of FADE's, and DySample's, from its paper's.
 
 A model with a slot is one entry of MODELS.
 """
@@ -64,6 +65,35 @@ class Slots(NamedTuple):
 
 
 REPEATED = "the paper repeats SAPA-B's:"
+SAPA_G = tuple(
+    Reason('sapa-g', column, REPEATED, like='sapa-b')
+    for column in ('params', 'flops')
+)
+
+
+def uncounted(pixels, *upsamplers):
+    """Reasons why get_flops.py counts less than there is.
+
+    Args:
+        pixels (int): Of all maps that are upsampled, of 256 channels.
+        *upsamplers (str): Those with a published figure.
+    """
+    products = {
+        'indexnet': ('indices and numbers', 4 * 256),
+        'a2u': ('affinities', 256 + 4 * 9),
+        'fade': ('the gate and what it mixes', 2 * 4 * 256),
+    }
+    return tuple(
+        Reason(
+            name,
+            'flops',
+            f'get_flops.py does not count products of {products[name][0]}, '
+            'one by one: with them',
+            adds=products[name][1] * pixels,
+        )
+        for name in upsamplers
+    )
+
 
 # Mix Transformer B1 at 512x512: channels and pixels of its stages.
 _STAGES = ((64, 128**2), (128, 64**2), (320, 32**2), (512, 16**2))
@@ -93,7 +123,8 @@ MODELS = {
             'carafe': '+.44',
             'indexnet': '+12.60',
             'a2u': '+.06',
-            'sapa-i': '+0',
+            'fade': '+.29',
+            'sapa-i': '+.00',
             'sapa-b': '+.1',
             'sapa-g': '+.1',
         },
@@ -102,6 +133,7 @@ MODELS = {
             'carafe': '+1.45',
             'indexnet': '+30.65',
             'a2u': '+.41',
+            'fade': '+2.65',
             'sapa-i': '+.75',
             'sapa-b': '+1.02',
             'sapa-g': '+1.02',
@@ -126,9 +158,82 @@ MODELS = {
                 'and BN to the products: with them',
                 adds=_BIASES + _FUSED + 2 * _FUSED,
             ),
-            Reason('sapa-g', 'params', REPEATED, like='sapa-b'),
-            Reason('sapa-g', 'flops', REPEATED, like='sapa-b'),
+            Reason(
+                'sapa-i',
+                'params',
+                'the paper leaves out the affine parameters of its norms: '
+                'without them',
+                adds=-6 * 4 * 256,
+            ),
+            *SAPA_G,
+            *uncounted(
+                3 * 64**2 + 2 * 32**2 + 16**2, 'indexnet', 'a2u', 'fade'
+            ),
         ),
+    ),
+    'maskformer-swin-b': Model(
+        title='MaskFormer Swin-B, ADE20K',
+        config='maskformer/maskformer_swin-b-in22k-384x384-pre_sapa-g_8xb2-'
+        '160k_ade20k-640x640.py',
+        slot='decode_head.pixel_decoder',
+        baseline='nearest',
+        size=(640, 640),
+        params={
+            'nearest': '102',
+            'carafe': '+.22',
+            'indexnet': '+6.30',
+            'a2u': '+.03',
+            'sapa-i': '+.00',
+            'sapa-b': '+.05',
+            'sapa-g': '+.05',
+        },
+        flops={
+            'nearest': '195',
+            'carafe': '+.84',
+            'indexnet': '+17.64',
+            'a2u': '+.23',
+            'sapa-i': '+.43',
+            'sapa-b': '+.59',
+            'sapa-g': '+.59',
+        },
+        reasons=(
+            *SAPA_G,
+            *uncounted(80**2 + 40**2 + 20**2, 'indexnet', 'a2u'),
+        ),
+    ),
+    'mask2former-swin-b': Model(
+        title='Mask2Former Swin-B, ADE20K',
+        config='mask2former/mask2former_swin-b-in22k-384x384-pre_sapa-g_8xb2-'
+        '160k_ade20k-640x640.py',
+        slot='decode_head.pixel_decoder',
+        baseline='bilinear',
+        size=(640, 640),
+        params={
+            'bilinear': '107',
+            'carafe': '+.07',
+            'indexnet': '+2.10',
+            'a2u': '+.01',
+            'sapa-i': '+.00',
+            'sapa-b': '+.02',
+            'sapa-g': '+.02',
+        },
+        flops={
+            'bilinear': '223',
+            'carafe': '+.63',
+            'indexnet': '+13.44',
+            'a2u': '+.18',
+            'sapa-i': '+.33',
+            'sapa-b': '+.45',
+            'sapa-g': '+.45',
+        },
+        reasons=(*SAPA_G, *uncounted(80**2, 'indexnet', 'a2u')),
+    ),
+    'upernet-r50': Model(
+        title='UPerNet R50, ADE20K',
+        config='upernet/upernet_r50_sapa-g_4xb4-160k_ade20k-512x512.py',
+        slot='decode_head',
+        baseline='bilinear',
+        size=(512, 512),
     ),
     'faster-rcnn-r50': Model(
         title='Faster R-CNN R50 FPN, COCO',
@@ -139,6 +244,8 @@ MODELS = {
         params={
             'nearest': '41.53',
             'carafe': '+.22',
+            'indexnet': '+6.30',
+            'a2u': '+.03',
             'sapa-i': '+0',
             'sapa-b': '+.05',
             'sapa-g': '+.05',
@@ -161,23 +268,70 @@ MODELS = {
                     + 2 * 256
                 ),
             ),
-            Reason('sapa-g', 'params', REPEATED, like='sapa-b'),
+            SAPA_G[0],
         ),
+        remark=PROPOSALS,
+    ),
+    'faster-rcnn-r101': Model(
+        title='Faster R-CNN R101 FPN, COCO',
+        config='faster_rcnn/faster-rcnn_r101_fpn-sapa-g_1x_coco.py',
+        slot='neck',
+        baseline='nearest',
+        size=(800, 1280),
+        remark=PROPOSALS,
+    ),
+    'mask-rcnn-r50': Model(
+        title='Mask R-CNN R50 FPN, COCO',
+        config='mask_rcnn/mask-rcnn_r50_fpn-sapa-g_1x_coco.py',
+        slot='neck',
+        baseline='nearest',
+        size=(800, 1280),
+        remark=PROPOSALS,
+    ),
+    'mask-rcnn-r101': Model(
+        title='Mask R-CNN R101 FPN, COCO',
+        config='mask_rcnn/mask-rcnn_r101_fpn-sapa-g_1x_coco.py',
+        slot='neck',
+        baseline='nearest',
+        size=(800, 1280),
+        remark=PROPOSALS,
+    ),
+    'panoptic-fpn-r50': Model(
+        title='Panoptic FPN R50, COCO',
+        config='panoptic_fpn/panoptic-fpn_r50_fpn-sapa-g_1x_coco.py',
+        slot='neck',
+        baseline='nearest',
+        size=(800, 1280),
         remark=PROPOSALS,
     ),
     'bts-r50': Slots(
         title='BTS R50, NYU Depth v2',
         channels=((1024, 2048), (512, 512), (256, 128), (64, 128)),
         baseline='nearest',
-        params={'sapa-b': '+.16', 'sapa-g': '+.25'},
+        params={
+            'carafe': '+.41',
+            'indexnet': '+44.20',
+            'a2u': '+.08',
+            'sapa-b': '+.16',
+            'sapa-g': '+.25',
+        },
         remark='Published baseline: 49.53 M, with nearest.',
     ),
     'a2u-matting-r34': Slots(
         title='A2U matting R34, Composition-1K',
         channels=((256, 256), (128, 128), (64, 64), (64, 64)),
         baseline='bilinear',
-        params={'sapa-i': '+0', 'sapa-b': '+.04', 'sapa-g': '+.04'},
-        reasons=(Reason('sapa-g', 'params', REPEATED, like='sapa-b'),),
-        remark='Published baseline: 8.05 M, with bilinear.',
+        params={
+            'carafe': '+.26',
+            'indexnet': '+12.26',
+            'a2u': '+.02',
+            'fade': '+.12',
+            'sapa-i': '+0',
+            'sapa-b': '+.04',
+            'sapa-g': '+.04',
+        },
+        reasons=(SAPA_G[0],),
+        remark='Published baseline: 8.05 M, with bilinear. No form of '
+        'IndexNet that we know has the published size.',
     ),
 }
