@@ -5,7 +5,7 @@ import torch.nn as nn
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..ops import norm_project, sapa_upsample
+from ..ops import norm_project, sapa_kernels, sapa_upsample
 from .guided import GuidedUpsampler
 
 # Parameter names of the authors' modules (y is the guide there), and ours.
@@ -125,27 +125,42 @@ class SAPA(GuidedUpsampler):
             TypeError: If there is no guide.
             ValueError: If channels or sizes do not fit together.
         """
-        self._check(x, guide)
-        if self.variant == 'I':
-            query, key = self.norm_guide(guide), self.norm_x(x)
-        elif self.variant == 'B':
-            query = self._project(guide, self.norm_guide, self.query)
-            key = self._project(x, self.norm_x, self.key)
-        else:
-            query = self._project(guide, self.norm_guide, self.query)
-            key, gate = self._project(
-                x, self.norm_x, self.key, self.gate
-            ).split([self.embed_dims, 1], 1)
-            # Projected first, upsampled then: the same, and s * s cheaper.
-            # Autocast may have given them other dtypes.
-            gate, query_x = (
-                self._nearest(low, guide).to(query.dtype)
-                for low in (gate.sigmoid(), self.query_x(x))
-            )
-            query = torch.lerp(query_x, query, gate)
+        query, key = self._embed(x, guide)
         return sapa_upsample(
             query, key, x, self.kernel_size, self.scale_factor
         )
+
+    def kernels(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Give the weights by which ``forward`` takes its means.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): As in :meth:`forward`.
+            guide (Tensor[N, guide_channels, Hq, Wq]): As in :meth:`forward`.
+
+        Returns:
+            Tensor[N, K * K, Hq, Wq]: As :func:`mmsapa.ops.sapa_kernels`.
+        """
+        query, key = self._embed(x, guide)
+        return sapa_kernels(query, key, self.kernel_size, self.scale_factor)
+
+    def _embed(self, x: Tensor, guide: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Make the queries of the guide and the keys of ``x``."""
+        self._check(x, guide)
+        if self.variant == 'I':
+            return self.norm_guide(guide), self.norm_x(x)
+        query = self._project(guide, self.norm_guide, self.query)
+        if self.variant == 'B':
+            return query, self._project(x, self.norm_x, self.key)
+        key, gate = self._project(x, self.norm_x, self.key, self.gate).split(
+            [self.embed_dims, 1], 1
+        )
+        # Projected first, upsampled then: the same, and s * s cheaper.
+        # Autocast may have given them other dtypes.
+        gate, query_x = (
+            self._nearest(low, guide).to(query.dtype)
+            for low in (gate.sigmoid(), self.query_x(x))
+        )
+        return torch.lerp(query_x, query, gate), key
 
     @staticmethod
     def _project(x, norm, projection, *others):

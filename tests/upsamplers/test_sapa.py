@@ -6,6 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import nn
 
 from mmsapa.upsamplers import SAPA
+from mmsapa.upsamplers.guided import reassemble
 
 VARIANTS = ['I', 'B', 'G']
 
@@ -267,3 +268,16 @@ def test_keeps_the_query_for_backward_and_not_the_guide(variant, most):
         out = layer(x, guide)
     assert out.requires_grad
     assert sum(kept.values()) / (64 * 64) < most
+
+
+@pytest.mark.parametrize('variant', ['I', 'B', 'G'])
+def test_kernels_are_the_weights_of_forward(variant, device):
+    layer = SAPA(8, variant=variant).to(device)
+    for p in layer.parameters():
+        torch.nn.init.normal_(p)
+    x = torch.randn(1, 8, 5, 7, device=device)
+    guide = torch.randn(1, 8, 9, 14, device=device)
+    kernels = layer.kernels(x, guide)
+    assert kernels.shape == (1, 25, 9, 14)
+    expected = layer(x, guide)
+    torch.testing.assert_close(reassemble(x, kernels, 2), expected)
