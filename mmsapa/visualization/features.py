@@ -1,0 +1,175 @@
+"""Features and kernels as pictures: colours for what has many channels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
+    """Colour feature maps by their three principal components.
+
+    One basis serves all maps, so that a colour's direction means the same in
+    each. The maps of a family share mean and range too: they can be compared
+    pixel by pixel.
+
+    Args:
+        *families (Sequence[Tensor[C, H, W]]): Maps of as many channels, of
+            any sizes.
+
+    Returns:
+        list[list[np.ndarray]]: For each map its colours, float in 0 ... 1,
+        [H, W, 3].
+    """
+    centred = []
+    covariance = 0
+    for family in families:
+        pixels = torch.cat([x.flatten(1) for x in family], 1).double()
+        pixels = pixels - pixels.mean(1, keepdim=True)
+        centred.append(pixels)
+        # Families weigh the same, whatever their sizes and scales.
+        power = pixels.square().sum().clamp_min(1e-30)
+        covariance = covariance + pixels @ pixels.T / power
+    basis = torch.linalg.eigh(covariance)[1].flip(1)[:, :3]
+    # A component's sign is arbitrary: its largest weight shall be positive.
+    largest = basis.abs().argmax(0, keepdim=True)
+    basis = basis * basis.gather(0, largest).sign()
+    colours = []
+    for family, pixels in zip(families, centred, strict=True):
+        components = basis.T @ pixels
+        low, high = (
+            torch.quantile(
+                components[:, :: max(1, components.shape[1] // 2**20)],
+                q,
+                1,
+                True,
+            )
+            for q in (0.02, 0.98)
+        )
+        components = (components - low) / (high - low).clamp_min(1e-12)
+        components = components.clamp(0, 1)
+        missing = 3 - len(components)  # of maps with one or two channels
+        if missing:
+            components = torch.cat(
+                [components, components[:1].expand(missing, -1)]
+            )
+        sizes = [x.shape[1] * x.shape[2] for x in family]
+        colours.append(
+            [
+                part.unflatten(1, x.shape[1:]).permute(1, 2, 0).numpy()
+                for part, x in zip(components.split(sizes, 1), family)
+            ]
+        )
+    return colours
+
+
+def entropy(kernels: Tensor) -> Tensor:
+    """Entropy of each kernel.
+
+    Args:
+        kernels (Tensor[K * K, H, W]): They sum to 1 over the first axis.
+
+    Returns:
+        Tensor[H, W]: 0 where one pixel has all the weight, 1 where all pixels
+        of the window have the same.
+    """
+    return torch.special.entr(kernels).sum(0) / math.log(len(kernels))
+
+
+def mean_offset(kernels: Tensor) -> Tensor:
+    """Where in its window each kernel looks, on average.
+
+    Args:
+        kernels (Tensor[K * K, H, W]): As in :func:`entropy`.
+
+    Returns:
+        Tensor[2, H, W]: x and y from the middle of the window, in low-res
+        pixels.
+    """
+    k = math.isqrt(len(kernels))
+    steps = torch.arange(k, dtype=kernels.dtype) - k // 2
+    window = kernels.unflatten(0, (k, k))
+    return torch.stack(
+        [
+            torch.einsum('yxhw,x->hw', window, steps),
+            torch.einsum('yxhw,y->hw', window, steps),
+        ]
+    )
+
+
+def direction_colours(vectors: Tensor, longest: float) -> np.ndarray:
+    """Colour vectors: direction as hue, length as how colourful.
+
+    Lightness is the same everywhere (hues of Oklab,
+    https://bottosson.github.io/posts/oklab), so no direction stands out, and
+    none is lighter in print.
+
+    Args:
+        vectors (Tensor[2, H, W]): x to the right and y downwards.
+        longest (float): The length that is most colourful; longer ones are
+            no more so.
+
+    Returns:
+        np.ndarray: sRGB, float in 0 ... 1, [H, W, 3].
+    """
+    x, y = vectors.double()
+    length = torch.hypot(x, y)
+    scale = 0.125 / longest * (longest / length.clamp_min(1e-12)).clamp_max(1)
+    # Up is yellow, right is red-ish, down blue, left green.
+    lightness = torch.full_like(x, 0.75)
+    a, b = x * scale, -y * scale
+    long = lightness + 0.3963377774 * a + 0.2158037573 * b
+    medium = lightness - 0.1055613458 * a - 0.0638541728 * b
+    short = lightness - 0.0894841775 * a - 1.2914855480 * b
+    long, medium, short = long**3, medium**3, short**3
+    linear = torch.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long
+            + 2.6097574011 * medium
+            - 0.3413193965 * short,
+            -0.0041960863 * long
+            - 0.7034186147 * medium
+            + 1.7076147010 * short,
+        ],
+        -1,
+    ).clamp(0, 1)
+    encoded = torch.where(
+        linear <= 0.0031308,
+        12.92 * linear,
+        1.055 * linear ** (1 / 2.4) - 0.055,
+    )
+    return encoded.numpy()
+
+
+def sharpest(kernels: Tensor, number: int) -> list[tuple[int, int]]:
+    """Pixels whose kernels are the most decided, far from each other.
+
+    Args:
+        kernels (Tensor[K * K, H, W]): As in :func:`entropy`.
+        number (int): Of pixels.
+
+    Returns:
+        list[tuple[int, int]]: x and y of each.
+    """
+    values = entropy(kernels)
+    height, width = values.shape
+    rows = torch.arange(height, dtype=torch.float32)[:, None]
+    columns = torch.arange(width, dtype=torch.float32)
+    apart = max(height, width) / (number + 1)
+    points = []
+    # Windows that reach over the border are decided by what is not there.
+    margin = min(math.isqrt(len(kernels)), (min(height, width) - 1) // 2)
+    inside = torch.full_like(values, torch.inf)
+    inside[margin : height - margin, margin : width - margin] = 0
+    values = values + inside
+    for _ in range(number):
+        place = int(values.argmin())
+        y, x = divmod(place, width)
+        if not values[y, x].isfinite():
+            break
+        points.append((x, y))
+        values[torch.hypot(rows - y, columns - x) < apart] = torch.inf
+    return points

@@ -1,0 +1,96 @@
+"""The SAPA sheet during training and testing."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from ..registry import HOOKS
+from .recorder import find_stages, record
+from .sapa_sheet import draw_sapa_sheet, to_array
+
+
+@HOOKS.register_module()
+class SAPAVisualizationHook(Hook):
+    """Writes the sheet of :func:`draw_sapa_sheet` at an interval.
+
+    It watches the iterations that are run anyway, and changes nothing in
+    model, data or random numbers. The sheet shows the first image of the
+    batch and goes to the runner's visualizer, hence to all of its backends:
+    image files in the work dir, TensorBoard, and what else the config has.
+
+        custom_hooks = [
+            dict(type='mmsapa.SAPAVisualizationHook', interval=1000)]
+
+    Args:
+        interval (int): Iterations from one sheet to the next in training;
+            in validation and testing batches, from the first one on.
+            Default: 500.
+        stages (Sequence[str], optional): Names of SAPA layers, or parts of
+            them. Default: all.
+        points (Sequence[tuple[int, int]]): As in :func:`draw_sapa_sheet`.
+        channel (int, optional): As in :func:`draw_sapa_sheet`.
+        modes (Sequence[str]): Where sheets are made, of ``'train'``,
+            ``'val'`` and ``'test'``. Default: all three.
+
+    Raises:
+        ValueError: If the interval is not positive or a mode unknown; when
+            running starts, if the model has no such stages.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        interval: int = 500,
+        stages: Sequence[str] | None = None,
+        points: Sequence[tuple[int, int]] = (),
+        channel: int | None = None,
+        modes: Sequence[str] = ('train', 'val', 'test'),
+    ):
+        if interval < 1 or not set(modes) <= {'train', 'val', 'test'}:
+            raise ValueError(
+                'SAPAVisualizationHook: expected interval >= 1 and modes of '
+                f'train, val and test, got {interval} and {list(modes)}.'
+            )
+        self.interval = interval
+        self.stages = stages
+        self.points = points
+        self.channel = channel
+        self.modes = modes
+        self._watch = None
+
+    def before_run(self, runner):
+        """Find the stages, so that a mistake stops before any work."""
+        find_stages(_unwrapped(runner.model), self.stages)
+
+    @master_only
+    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
+        due = runner.iter + 1 if mode == 'train' else batch_idx
+        if mode in self.modes and due % self.interval == 0:
+            self._watch = ExitStack()
+            self._recording = self._watch.enter_context(
+                record(_unwrapped(runner.model), self.stages)
+            )
+
+    @master_only
+    def _after_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None, mode='train'
+    ):
+        if self._watch is None:
+            return
+        self._watch.close()
+        self._watch = None
+        sheet = draw_sapa_sheet(self._recording, self.points, self.channel)
+        name, step = f'sapa_{mode}', runner.iter
+        if mode == 'train':
+            step += 1  # the iteration is not counted yet
+        else:
+            name += f'_{batch_idx}'
+        runner.visualizer.add_image(name, to_array(sheet), step)
+
+
+def _unwrapped(model):
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mmsapa.visualization.features import (
+    direction_colours,
+    entropy,
+    mean_offset,
+    pca_colours,
+    sharpest,
+)
+
+
+def test_one_basis_and_range_for_a_family():
+    x = torch.randn(6, 8, 9)
+    half = x[:, :4]
+    (colours, part), (other,) = pca_colours([x, half], [torch.randn(6, 3, 3)])
+    assert colours.shape == (8, 9, 3) and other.shape == (3, 3, 3)
+    np.testing.assert_array_equal(part, colours[:4])
+    assert colours.min() == 0 and colours.max() == 1
+
+
+def test_components_are_the_directions_of_largest_variance():
+    direction = torch.nn.functional.normalize(torch.rand(5), dim=0)
+    strength = torch.linspace(-1, 1, 48).view(6, 8)
+    x = direction[:, None, None] * strength + 1e-3 * torch.randn(5, 6, 8) + 7
+    ((colours,),) = pca_colours([x])
+    first = torch.from_numpy(colours[..., 0]).flatten()
+    clipped = (strength.flatten() / 0.96 / 2 + 0.5).clamp(0, 1)
+    assert torch.allclose(first, clipped.double(), atol=0.02)
+
+
+@pytest.mark.parametrize('channels', [1, 2])
+def test_few_channels_have_colours_too(channels):
+    ((colours,),) = pca_colours([torch.randn(channels, 4, 5)])
+    assert colours.shape == (4, 5, 3)
+
+
+def test_a_constant_map_has_a_colour():
+    ((colours,),) = pca_colours([torch.ones(4, 3, 3)])
+    assert np.isfinite(colours).all()
+
+
+def kernels(*weights):
+    """Kernels of 3x3, one a pixel, in a row."""
+    out = torch.zeros(9, 1, len(weights))
+    for i, weight in enumerate(weights):
+        for place, value in weight.items():
+            out[place, 0, i] = value
+    return out
+
+
+def test_entropy():
+    even = {place: 1 / 9 for place in range(9)}
+    out = entropy(kernels({4: 1}, even, {0: 0.5, 8: 0.5}))
+    expected = [0, 1, math.log(2) / math.log(9)]
+    assert out[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_offset():
+    # Row-major: place 1 is above the middle, place 5 right of it.
+    out = mean_offset(kernels({4: 1}, {1: 1}, {5: 1}, {6: 0.5, 4: 0.5}))
+    assert out[0, 0].tolist() == [0, 0, 1, -0.5]
+    assert out[1, 0].tolist() == [0, -1, 0, 0.5]
+
+
+def test_directions_differ_in_hue_and_not_in_lightness():
+    angles = torch.arange(8) * math.pi / 4
+    vectors = torch.stack([angles.cos(), angles.sin()])[:, None]
+    colours = direction_colours(vectors, 1.0)[0]
+    luminance = colours @ [0.2126, 0.7152, 0.0722]
+    assert np.ptp(luminance) < 0.12
+    assert (
+        min(
+            np.abs(colours[i] - colours[j]).max()
+            for i in range(8)
+            for j in range(i)
+        )
+        > 0.05
+    )
+    none = direction_colours(torch.zeros(2, 1, 1), 1.0)[0, 0]
+    assert np.ptp(none) < 0.01  # grey
+    longer = direction_colours(3 * vectors, 1.0)[0]
+    np.testing.assert_allclose(longer, colours, atol=1e-9)
+
+
+def test_sharpest_kernels_lie_apart_and_off_the_border():
+    soft = torch.full((9, 20, 30), 1 / 9)
+    for x, y in ((10, 10), (11, 10), (25, 5), (0, 0)):
+        soft[:, y, x] = 0
+        soft[4, y, x] = 1
+    points = sharpest(soft, 2)
+    assert points == [(25, 5), (10, 10)]
+    assert sharpest(torch.full((9, 1, 1), 1 / 9), 3) == [(0, 0)]

@@ -1,0 +1,73 @@
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmsapa.demo_data import make_dataset
+from mmsapa.registry import HOOKS
+from mmsapa.runner import build_runner
+
+from .. import test_tools
+
+HOOK = dict(type='mmsapa.SAPAVisualizationHook', interval=2, stages=['.0'])
+
+
+@pytest.fixture(params=['seg', 'det'])
+def train(request, tmp_path, scope):
+    """Train four iterations, with or without the hook."""
+    kind = request.param
+    scope(dict(seg='mmseg', det='mmdet')[kind])
+    layout, root = dict(
+        seg=('ade', 'ade/ADEChallengeData2016'), det=('coco', 'coco')
+    )[kind]
+    make_dataset(str(tmp_path), layout, 8, 2, size=64, nproc=1)
+    text = test_tools.SMALL[kind] + test_tools.COMMON
+    base = repr(str(test_tools.ROOT / test_tools.CONFIGS[kind]))
+    path = tmp_path / 'config.py'
+    path.write_text(
+        f'_base_ = {base}{text.replace("{root}", str(tmp_path / root))}'
+    )
+
+    def run(name, **settings):
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(settings)
+        cfg.work_dir = str(tmp_path / name)
+        cfg.experiment_name = f'{tmp_path.name}_{kind}_{name}'
+        cfg.launcher = 'none'
+        for loader in ('train', 'val', 'test'):
+            cfg[f'{loader}_dataloader'].num_workers = 0
+            cfg[f'{loader}_dataloader'].persistent_workers = False
+        runner = build_runner(cfg)
+        runner.train()
+        return runner, tmp_path / name
+
+    return run
+
+
+def test_writes_sheets_and_changes_nothing(train):
+    with_hook, folder = train('with', custom_hooks=[HOOK])
+    without, _ = train('without', custom_hooks=[])
+    for key, tensor in without.model.state_dict().items():
+        assert torch.equal(tensor, with_hook.model.state_dict()[key]), key
+    sheets = {path.name: path for path in folder.rglob('sapa_*.png')}
+    # Every second iteration, and the first image of the validation.
+    assert set(sheets) == {
+        'sapa_train_2.png',
+        'sapa_train_4.png',
+        'sapa_val_0_4.png',
+    }
+    for path in sheets.values():
+        assert cv2.imread(str(path)).std() > 20
+    assert not any(
+        module._forward_hooks
+        for name, module in with_hook.model.named_modules()
+        if 'upsamplers' in name
+    )
+
+
+def test_mistakes_stop_before_any_work(train):
+    with pytest.raises(ValueError, match='expected parts of .*got none'):
+        train('bad', custom_hooks=[dict(HOOK, stages=['none'])])
+    for bad in (dict(interval=0), dict(modes=['train', 'validate'])):
+        with pytest.raises(ValueError, match='interval >= 1 and modes of'):
+            HOOKS.build({**HOOK, **bad})

@@ -1,0 +1,134 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mmsapa.upsamplers import SAPA
+from mmsapa.upsamplers.guided import reassemble
+from mmsapa.visualization import draw_sapa_sheet, find_stages, record
+from mmsapa.visualization.sapa_sheet import to_array
+
+from ..test_configs import batch, load
+
+
+class Model(torch.nn.Module):
+    def __init__(self, *channels, **kwargs):
+        super().__init__()
+        self.up = torch.nn.ModuleList(
+            SAPA(c, g, **kwargs) for c, g in channels
+        )
+
+    def forward(self, maps):
+        return [layer(*pair) for layer, pair in zip(self.up, maps)]
+
+
+def maps(*sizes, n=2):
+    return [
+        (torch.randn(n, c, -(-h // 2), -(-w // 2)), torch.randn(n, g, h, w))
+        for c, g, h, w in sizes
+    ]
+
+
+def test_records_the_first_image_of_each_stage():
+    model = Model((8, 8), (4, 6))
+    inputs = maps((8, 8, 9, 14), (4, 6, 21, 6))
+    with record(model) as recording:
+        outs = model(inputs)
+        model(maps((8, 8, 9, 14), (4, 6, 21, 6)))  # is not looked at
+    assert [stage.name for stage in recording.stages] == ['up.0', 'up.1']
+    for stage, (x, guide), out in zip(recording.stages, inputs, outs):
+        assert torch.equal(stage.x, x[0])
+        assert torch.equal(stage.guide, guide[0])
+        assert torch.equal(stage.out, out[0])
+        rebuilt = reassemble(x[:1], stage.kernels[None], 2)[0]
+        torch.testing.assert_close(rebuilt, stage.out)
+
+
+def test_recording_changes_nothing():
+    model = Model((8, 8)).train()
+    inputs = maps((8, 8, 10, 10))
+    inputs[0][0].requires_grad_()
+    before = copy.deepcopy(model.state_dict())
+    random = torch.get_rng_state()
+    with record(model):
+        (out,) = model(inputs)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(out, model(inputs)[0]) and out.requires_grad
+    assert not model.up[0]._forward_hooks
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key])
+
+
+def test_stages_are_chosen_by_parts_of_names():
+    model = Model((8, 8), (4, 6))
+    assert list(find_stages(model, ['1'])) == ['up.1']
+    with pytest.raises(ValueError, match='parts of up.0, up.1, got neck'):
+        find_stages(model, ['neck'])
+    with pytest.raises(ValueError, match='Linear: expected a model with SAPA'):
+        find_stages(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+@pytest.mark.parametrize('size', [(1, 2), (9, 14), (4, 60)])
+def test_draws_maps_of_any_size(size, kernel_size):
+    model = Model((8, 8), (4, 6), kernel_size=kernel_size)
+    with record(model) as recording:
+        model(maps((8, 8, *size), (4, 6, *size)))
+    for channel in (None, 3):
+        sheet = to_array(draw_sapa_sheet(recording, channel=channel))
+        assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+        assert 1000 < sheet.shape[1] < 1100
+        assert np.ptp(sheet) > 200
+
+
+def test_draws_the_same_twice():
+    model = Model((8, 8))
+    with record(model) as recording:
+        model(maps((8, 8, 16, 16)))
+    a, b = (to_array(draw_sapa_sheet(recording)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_mistakes_are_named():
+    model = Model((8, 8))
+    with record(model) as recording:
+        pass
+    with pytest.raises(ValueError, match='expected a recording of a model'):
+        draw_sapa_sheet(recording)
+    with record(model) as recording:
+        model(maps((8, 8, 16, 20)))
+    for arguments, words in (
+        (dict(points=[(20, 3)]), 'x below 20 and y below 16, got 20,3'),
+        (dict(points=[(1, 1)] * 4), 'at most 3 in a sheet, got 4'),
+        (dict(channel=8), 'expected 0 to 7, got 8'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw_sapa_sheet(recording, **arguments)
+
+
+@pytest.mark.parametrize(
+    ('config', 'size'),
+    [
+        (
+            'segformer/segformer_mit-b1_sapa-g_1xb16-160k_ade20k-512x512.py',
+            (75, 101),
+        ),
+        # Padded to a multiple of 32.
+        ('faster_rcnn/faster-rcnn_r50_fpn-sapa-i_1x_coco.py', (96, 128)),
+    ],
+)
+def test_the_image_is_what_the_model_sees(config, size, scope):
+    cfg = load(config, scope)
+    model = MODELS.build(cfg.model).eval()
+    data = batch(cfg.default_scope, 128, (75, 101))
+    with record(model, ['upsamplers.0']) as recording:
+        model.test_step(data)
+    assert recording.image.shape == (*size, 3)
+    # RGB, as models of OpenMMLab take it.
+    expected = data['inputs'][0].flip(0).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(recording.image[:75, :101], expected)
+    guide = recording.stages[0].guide
+    assert guide.shape[1:] == tuple(-(-side // 4) for side in size)
+    draw_sapa_sheet(recording, points=[(3, 70), (100, 20)])
