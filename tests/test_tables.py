@@ -299,3 +299,33 @@ def test_bad_arguments_are_named(arguments, words, capsys):
     with pytest.raises(SystemExit):
         published.main(arguments)
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_the_readmes_table_is_that_of_docs():
+    docs = json.loads((ROOT / 'docs/tables/published.json').read_text())
+    readme = (ROOT / 'README.md').read_text()
+    lines = {
+        tuple(cells[1:3]): cells[3:9]
+        for line in readme.splitlines()
+        if len(cells := [cell.strip() for cell in line.split('|')]) == 10
+    }
+    for model in docs['models']:
+        for row in model['rows']:
+            if not row.get('published'):
+                continue
+            cells = lines.pop((model['title'].split(',')[0], row['upsampler']))
+            ours = row.get('more', row)
+            for i, (column, key, unit) in enumerate(
+                [('params', 'params', 6), ('flops', 'products', 9)]
+            ):
+                printed, counted, difference = cells[3 * i : 3 * i + 3]
+                assert printed == row['published'].get(column, '')
+                if not printed:
+                    continue
+                assert float(counted) == round(ours[key] / 10**unit, 3)
+                off, *note = difference.replace('\N{MINUS SIGN}', '-').split()
+                exact = ours[key] / 10**unit - float(printed)
+                assert float(off) == pytest.approx(exact, abs=6e-4)
+                # What does not agree has a note.
+                assert bool(note) == (row['agrees'][key] != 'yes')
+    assert lines.keys() <= {('model', 'upsampler'), ('---', '---')}

@@ -1,0 +1,67 @@
+"""What the index, the metafiles and the tables say of the configs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted(
+    path.name
+    for path in (ROOT / 'configs').iterdir()
+    if path.is_dir() and path.name != '_base_'
+)
+
+
+def configs(folder):
+    return {path.stem for path in (ROOT / 'configs' / folder).glob('*.py')}
+
+
+def test_the_index_has_every_folder():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert sorted(index['Import']) == [
+        f'configs/{folder}/metafile.yml' for folder in FOLDERS
+    ]
+    (collection,) = index['Collections']
+    for path in collection['README'], collection['Code']['URL']:
+        assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_names_are_config_stems(folder):
+    metafile = ROOT / 'configs' / folder / 'metafile.yml'
+    models = yaml.safe_load(metafile.read_text())['Models']
+    assert {model['Name'] for model in models} == configs(folder)
+    assert len(models) == len(configs(folder))
+    for model in models:
+        assert model['Config'] == f'configs/{folder}/{model["Name"]}.py'
+        assert model['In Collection'] == 'SAPA'
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_every_config_has_a_row(folder):
+    readme = (ROOT / 'configs' / folder / 'README.md').read_text()
+    links = re.findall(r'\[config\]\((.*?)\.py\)', readme)
+    assert sorted(links) == sorted(configs(folder))
+    for command in re.findall(r' (configs/\S+\.py)', readme):
+        assert (ROOT / command).is_file()
+
+
+def test_rows_show_what_was_counted():
+    """Parameters and FLOPs are those of docs/tables."""
+    published = ROOT / 'docs/tables/published.json'
+    for model in json.loads(published.read_text())['models']:
+        if not model['config']:
+            continue
+        config = ROOT / 'configs' / model['config']
+        readme = (config.parent / 'README.md').read_text()
+        for row in model['rows']:
+            if not row['upsampler'].startswith('sapa'):
+                continue
+            name = config.name.replace('sapa-g', row['upsampler'])
+            (line,) = re.findall(rf'.*\[config\]\({name}\).*', readme)
+            cells = [cell.strip() for cell in line.split('|')]
+            assert f'{row["params"] / 1e6:.3f}' in cells
+            assert f'{row["flops"] / 1e9:.1f}' in cells
