@@ -352,6 +352,10 @@ class _Sheet:
         self.aspects = max(
             sum(w / h for _, _, w, h in row.boxes) for row in rows
         )
+        # Of two operators without truth the difference itself says this.
+        self.where_any_differ = not self.detects and (
+            len(self.operators) + self.truths > 2
+        )
         self.texts, self.axes = [], []
 
     def draw(self):
@@ -418,7 +422,7 @@ class _Sheet:
     def place_row(self, row, y):
         """Place maps, zooms and differences; returns where the row ends."""
         height, width = row.image.shape[:2]
-        shown = self.column * min(max(height / width, 0.15), 1.6)
+        shown = self.column * min(max(height / width, 0.15), 1.3)
         cells = [_Map(row.image)]
         if self.truths:
             cells.append(row.truth is not None and self.paint(row, row.truth))
@@ -435,7 +439,8 @@ class _Sheet:
             scores = [
                 self.score(p, row.truth) for p in row.predictions.values()
             ]
-            best = max(value for value, _ in scores)
+            values = [value for value, _ in scores]
+            best = max(values) if len({*values}) > 1 else None
             for i, (value, text) in enumerate(scores):
                 weight = 'bold' if value == best else 'normal'
                 self.write(first + i, y + LINE / 2, text, fontweight=weight)
@@ -470,7 +475,7 @@ class _Sheet:
     def place_differences(self, row, y, shown):
         """Beside the first operator, and where there are any at all."""
         first = 1 + self.truths
-        if not self.detects and len(self.operators) > 1:
+        if self.where_any_differ:
             pairs = len(self.operators) * (len(self.operators) - 1) / 2
             share = disagreement(row, len(self.palette)) / pairs
             grey = np.uint8(255 * (1 - share))
@@ -512,7 +517,8 @@ class _Sheet:
         """How good it is, as a number and in words."""
         if not self.detects:
             value = image_iou(prediction, truth, len(self.palette))
-            return value, f'mIoU {value:.1f}'
+            known = not np.isnan(value)
+            return value, f'mIoU {value:.1f}' if known else 'nothing counted'
         partners, free = match_detections(prediction, truth)
         found, false = (partners >= 0).sum(), (partners < 0).sum()
         value = 2 * found / max(1, len(partners) + len(free))
@@ -553,14 +559,18 @@ class _Sheet:
         for handles in (self.class_handles(), self.difference_handles()):
             if not handles:
                 continue
-            longest = max(_length(h.get_label(), TEXT_SIZE) for h in handles)
-            columns = int((self.width - 2 * GAP) / (longest + 0.4))
-            columns = min(max(1, columns), len(handles))
-            # As even as can be.
-            lines = -(-len(handles) // columns)
-            columns = -(-len(handles) // lines)
+            lengths = [
+                0.4 + _length(handle.get_label(), TEXT_SIZE)
+                for handle in handles
+            ]
+            # As few lines as fit; a legend is filled column by column.
+            for lines in range(1, len(handles) + 1):
+                starts = range(0, len(handles), lines)
+                widths = [max(lengths[i : i + lines]) for i in starts]
+                if sum(widths) < self.width:
+                    break
             y += GAP
-            legends.append((y, handles, columns))
+            legends.append((y, handles, len(widths)))
             y += lines * LINE
         return legends, y + GAP
 
@@ -635,7 +645,7 @@ class _Sheet:
                 BETTER: f'right where {first} is wrong',
                 WORSE: f'wrong where {first} is right',
             }
-        if len(self.operators) > 1:
+        if self.where_any_differ:
             names['black'] = 'operators differ'
         return [
             Patch(facecolor=c, edgecolor='0.5', linewidth=0.4, label=name)

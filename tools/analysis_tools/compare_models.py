@@ -16,6 +16,7 @@ under every map.
 import argparse
 import os
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -97,10 +98,10 @@ def settings_of(words):
 
 
 def name_of(cfg):
-    """The upsampler that a config names, or the config's own name."""
+    """The upsampler that a config names; 'baseline' where it names none."""
     found = find_upsampler(cfg.model)
     if found is None:
-        return Path(cfg.filename).stem
+        return 'baseline'
     if found['type'] == 'sapa':
         return f'SAPA-{found.get("variant", "G")}'
     return found['type']
@@ -141,9 +142,10 @@ def load_model(cfg, checkpoint, device):
         lines = [line.strip() for line in str(error).splitlines()]
         reason = next((line for line in lines[1:] if line), lines[0])
         sys.exit(
-            f'{checkpoint} does not fit {cfg.filename}: {reason[:300]}; '
-            'name the config that it was trained with, or put its settings '
-            'after the checkpoint as KEY=VALUE.'
+            f'{checkpoint} does not fit {cfg.filename}: '
+            f'{textwrap.shorten(reason, 160, placeholder=" …")} Name the '
+            'config that it was trained with, or put its settings after the '
+            'checkpoint as KEY=VALUE.'
         )
     dataset = test_dataset(cfg, lazy_init=True)
     trained = loaded.get('meta', {}).get('dataset_meta') or {}
@@ -293,7 +295,13 @@ def label_map(cfg, info, dataset):
         label_map=dataset.label_map,
         seg_fields=[],
     )
-    return annotations(cfg, info)['gt_seg_map']
+    try:
+        return annotations(cfg, info)['gt_seg_map']
+    except OSError as error:
+        sys.exit(
+            f'{info["seg_map_path"]}: expected a label map (PNG), got what '
+            f'cannot be read: {error}'
+        )
 
 
 def instances(cfg, info, dataset):
@@ -321,10 +329,10 @@ def annotations(cfg, info, **kwargs):
 
 def read_image(path):
     """Read an image as OpenMMLab's pipelines do, but as RGB."""
-    image = mmcv.imread(path, channel_order='rgb')
+    image = mmcv.imread(path)
     if image is None:
         sys.exit(f'{path}: expected an image, got what OpenCV cannot read.')
-    return image
+    return image[..., ::-1]
 
 
 # ---- command line -----------------------------------------------------------
@@ -338,7 +346,17 @@ def compare(items, models, args):
             bar.set_description(Path(path).name)
             predictions = {}
             for operator, model in models.items():
-                predictions[operator] = predict(model, path, args.score_thr)
+                try:
+                    predictions[operator] = predict(
+                        model, path, args.score_thr
+                    )
+                except RuntimeError as error:
+                    # Most models need images of some size.
+                    height, width = image.shape[:2]
+                    sys.exit(
+                        f'{operator} cannot take {path} of {width} x {height} '
+                        f'pixels: {str(error).splitlines()[0]}'
+                    )
                 bar.update()
             if isinstance(truth, Detections) and not all(
                 p.masks is not None for p in predictions.values()
