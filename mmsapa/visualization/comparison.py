@@ -171,12 +171,14 @@ def image_iou(
     """
     counted = _counted(truth, num_classes)
     a, b = prediction[counted], truth[counted]
-    scores = [
-        100 * ((a == i) & (b == i)).sum() / either
-        for i in range(num_classes)
-        if (either := ((a == i) | (b == i)).sum())
-    ]
-    return float(np.mean(scores)) if scores else float('nan')
+    both, there = (
+        np.bincount(labels, minlength=num_classes) for labels in (a[a == b], b)
+    )
+    # A prediction may be no class too, and is wrong then.
+    found = np.bincount(a[_counted(a, num_classes)], minlength=num_classes)
+    either = found + there - both
+    ious = both[either > 0] / either[either > 0]
+    return float(100 * ious.mean()) if len(ious) else float('nan')
 
 
 def match_detections(
@@ -396,6 +398,8 @@ class _Sheet:
         return GAP + column * (self.column + GAP)
 
     def write(self, column, top, text, size=TEXT_SIZE, **style):
+        longest = max(text.split('\n'), key=len)
+        size *= min(1, self.column / max(GAP, _length(longest, size)))
         style = dict(ha='center', va='center', fontsize=size) | style
         x = self.left(column) + self.column / 2
         self.texts.append((x, top, text, style))

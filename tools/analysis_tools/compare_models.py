@@ -211,12 +211,12 @@ def predict(model, path, score_thr):
 
 
 def test_dataset(cfg, **kwargs) -> BaseDataset:
-    """Build the data set of ``test_dataloader``, without its wrappers."""
+    """Build the data of ``test_dataloader``, without wrappers and pipeline."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return DATASETS.build({**dataset, **kwargs})
+        return DATASETS.build({**dataset, 'pipeline': [], **kwargs})
 
 
 def find_images(paths):
@@ -265,7 +265,13 @@ def own_items(cfg, args):
             found = next((p for p in places if p.is_file()), None)
             if found is None:
                 sys.exit(f'There is no truth {places[0]} for {path}.')
-            truth = label_map(cfg, dict(seg_map_path=str(found)), dataset)
+            info = dict(
+                seg_map_path=str(found),
+                reduce_zero_label=dataset.reduce_zero_label,
+                label_map=dataset.label_map,
+                seg_fields=[],
+            )
+            truth = label_map(cfg, info)
         yield name, path, truth
 
 
@@ -284,17 +290,13 @@ def test_items(cfg, indices):
         info = dataset.get_data_info(index)
         read = label_map if cfg.default_scope == 'mmseg' else instances
         path = info['img_path']
-        yield Path(path).stem, path, read(cfg, info, dataset)
+        yield Path(path).stem, path, read(cfg, info)
 
 
-def label_map(cfg, info, dataset):
+def label_map(cfg, info):
     """Read a label map as training does, reduce_zero_label and all."""
-    info = dict(
-        info,
-        reduce_zero_label=dataset.reduce_zero_label,
-        label_map=dataset.label_map,
-        seg_fields=[],
-    )
+    if 'seg_map_path' not in info:  # the public part of a test set
+        return None
     try:
         return annotations(cfg, info)['gt_seg_map']
     except OSError as error:
@@ -304,7 +306,7 @@ def label_map(cfg, info, dataset):
         )
 
 
-def instances(cfg, info, dataset):
+def instances(cfg, info):
     """Read boxes, and masks where there are, that are to be found."""
     masked = all('mask' in item for item in info['instances'])
     height, width = info['height'], info['width']
