@@ -16,25 +16,25 @@ under every map.
 import argparse
 import os
 import sys
-import textwrap
 import warnings
 from pathlib import Path
 
-import mmcv
 import numpy as np
+from inference import (
+    find_images,
+    load_model,
+    read_config,
+    read_image,
+    test_dataset,
+)
 from mmengine.config import DictAction
-from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
-from mmengine.runner import load_checkpoint
+from mmengine.registry import TRANSFORMS, DefaultScope
 from tqdm import tqdm
 
-from mmsapa.checkpoint import allow_training_checkpoints
-from mmsapa.runner import check_data, interruptible, load_config
+from mmsapa.runner import check_data, interruptible
 from mmsapa.visualization import Comparison, Detections, draw_comparison
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 # Items of the test data where none are named.
 FIRST = 4
 
@@ -56,17 +56,7 @@ def read_models(args):
                 f'--model: expected CONFIG CHECKPOINT, got {config} alone.'
             )
         checkpoint, *settings = rest
-        cfg = load_config(
-            argparse.Namespace(
-                config=config,
-                cfg_options=settings_of(settings),
-                local_rank=0,
-                launcher='none',
-                work_dir=None,
-            )
-        )
-        if '://' not in checkpoint and not Path(checkpoint).is_file():
-            sys.exit(f'There is no checkpoint {checkpoint}.')
+        cfg = read_config(config, checkpoint, settings_of(settings))
         found.append((cfg, checkpoint))
     (first, _), *others = found
     for cfg, _ in others:
@@ -118,39 +108,6 @@ def find_upsampler(node):
         return here
     found = (find_upsampler(value) for value in node.values())
     return next(filter(None, found), None)
-
-
-def load_model(cfg, checkpoint, device):
-    """Build a model and load all of its weights.
-
-    Returns:
-        nn.Module: In evaluation mode, ready for ``inference_model`` or
-        ``inference_detector``.
-    """
-    if cfg.default_scope == 'mmseg':
-        from mmseg.apis import init_model as init
-    else:
-        from mmdet.apis import init_detector as init
-    model = revert_sync_batchnorm(init(cfg, None, device=device))
-    try:
-        # Weights that are not there would be random ones, and what such a
-        # model predicts says nothing about its operator.
-        loaded = load_checkpoint(
-            model, checkpoint, map_location='cpu', strict=True
-        )
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = next((line for line in lines[1:] if line), lines[0])
-        sys.exit(
-            f'{checkpoint} does not fit {cfg.filename}: '
-            f'{textwrap.shorten(reason, 160, placeholder=" …")} Name the '
-            'config that it was trained with, or put its settings after the '
-            'checkpoint as KEY=VALUE.'
-        )
-    dataset = test_dataset(cfg, lazy_init=True)
-    trained = loaded.get('meta', {}).get('dataset_meta') or {}
-    model.dataset_meta = {**dataset.metainfo, **trained}
-    return model
 
 
 def check_classes(models):
@@ -208,43 +165,6 @@ def predict(model, path, score_thr):
 
 
 # ---- images -----------------------------------------------------------------
-
-
-def test_dataset(cfg, **kwargs) -> BaseDataset:
-    """Build the data of ``test_dataloader``, without wrappers and pipeline."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return DATASETS.build({**dataset, 'pipeline': [], **kwargs})
-
-
-def find_images(paths):
-    """List images and those in folders.
-
-    Returns:
-        list[tuple[str, str]]: Name of each, relative to its folder and
-        without suffix, and path.
-    """
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(
-                file
-                for file in path.rglob('*')
-                if file.suffix.lower() in IMAGES
-            )
-            if not files:
-                sys.exit(f'There is no image ({" ".join(IMAGES)}) in {path}.')
-            found += [
-                (file.relative_to(path).with_suffix('').as_posix(), str(file))
-                for file in files
-            ]
-        elif path.is_file():
-            found.append((path.stem, str(path)))
-        else:
-            sys.exit(f'There is no image or folder {path}.')
-    return found
 
 
 def own_items(cfg, args):
@@ -329,14 +249,6 @@ def annotations(cfg, info, **kwargs):
     return load(info)
 
 
-def read_image(path):
-    """Read an image as OpenMMLab's pipelines do, but as RGB."""
-    image = mmcv.imread(path)
-    if image is None:
-        sys.exit(f'{path}: expected an image, got what OpenCV cannot read.')
-    return image[..., ::-1]
-
-
 # ---- command line -----------------------------------------------------------
 
 
@@ -394,7 +306,6 @@ def run(args):
     items = list(
         own_items(cfg, args) if args.images else test_items(cfg, args.indices)
     )
-    allow_training_checkpoints()
     models = {
         name: load_model(*pair, args.device) for name, pair in configs.items()
     }

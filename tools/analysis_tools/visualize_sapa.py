@@ -1,0 +1,143 @@
+"""Draw what happens inside of a model's SAPA layers.
+
+    python tools/analysis_tools/visualize_sapa.py CONFIG CHECKPOINT IMAGE ...
+
+For each image a sheet with two rows a stage: encoder and decoder feature,
+what SAPA, bilinear and nearest interpolation make of the latter, and SAPA's
+kernels (the supplement's Fig. S4). Images may have any size; folders are
+searched for them.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from inference import find_images, load_model, read_config, read_image
+from mmengine.config import DictAction
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from mmsapa.runner import interruptible
+from mmsapa.visualization import draw_sapa_sheet, find_stages, record
+
+
+def draw(model, path, args):
+    """Run the model on an image, and draw the sheet."""
+    if model.cfg.default_scope == 'mmseg':
+        from mmseg.apis import inference_model as infer
+    else:
+        from mmdet.apis import inference_detector as infer
+
+    read_image(path)  # or say that it cannot be read
+    with record(model, args.stages) as recording:
+        infer(model, path)
+    return draw_sapa_sheet(recording, args.points, args.channel)
+
+
+def run(args):
+    """Draw, and write the sheets.
+
+    Yields:
+        Path: Of each sheet.
+    """
+    cfg = read_config(args.config, args.checkpoint, args.cfg_options)
+    if cfg.default_scope == 'mmseg':
+        # A sliding window would show its first place alone.
+        cfg.model.test_cfg = dict(mode='whole')
+    images = find_images(args.images)
+    model = load_model(cfg, args.checkpoint, args.device)
+    try:
+        if args.list:
+            print(*find_stages(model), sep='\n')
+            return
+        find_stages(model, args.stages)
+        for name, path in tqdm(images):
+            sheet = draw(model, path, args)
+            out = args.out / f'{name}.png'
+            out.parent.mkdir(parents=True, exist_ok=True)
+            sheet.savefig(out, pil_kwargs=dict(optimize=True))
+            yield out
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def point_of(text):
+    try:
+        x, y = map(int, text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected x,y in pixels such as 40,25, got {text}.'
+        ) from None
+    return x, y
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config of a model with SAPA in it')
+    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument(
+        'images', nargs='*', metavar='IMAGE_OR_FOLDER', help='what to look at'
+    )
+    parser.add_argument(
+        '--stages',
+        nargs='+',
+        metavar='NAME',
+        help='names of SAPA layers, or parts of them (default: all)',
+    )
+    parser.add_argument(
+        '--list', action='store_true', help='print the names of the stages'
+    )
+    parser.add_argument(
+        '--points',
+        nargs='+',
+        type=point_of,
+        default=[],
+        metavar='x,y',
+        help='up to three pixels of the image, as the model sees it, whose '
+        'kernels are drawn (default: the most decided ones)',
+    )
+    parser.add_argument(
+        '--channel',
+        type=int,
+        help='show one channel of the features (default: their principal '
+        'components as colours)',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('sapa_sheets'),
+        help='folder for the sheets (default: sapa_sheets)',
+    )
+    parser.add_argument(
+        '--device', default=get_device(), help='cpu or cuda:0, for example'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config',
+    )
+    args = parser.parse_args(argv)
+    if not args.images and not args.list:
+        parser.error('expected images or folders of them, got none.')
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    # The libraries' asides would tear the progress bar.
+    warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
+    with interruptible('Stopped; sheets that were done are kept.'):
+        written = list(run(args))
+    for path in written:
+        print(f'{path}  {os.path.getsize(path) / 1000:.0f} kB')
+
+
+if __name__ == '__main__':
+    main()
