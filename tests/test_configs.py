@@ -1,6 +1,9 @@
 """Every config parses, builds, trains a step and predicts."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -220,13 +223,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize('base', OTHERS)
-def test_three_lines_put_sapa_into_any_other_model(base, scope, tmp_path):
+def test_two_lines_put_sapa_into_any_other_model(base, scope, tmp_path):
     config = tmp_path / 'config.py'
-    config.write_text(
-        f"_base_ = '{base}'\n"
-        "custom_imports = dict(imports=['mmsapa'])\n"
-        f'model = dict({OTHERS[base]})\n'
-    )
+    config.write_text(f"_base_ = '{base}'\nmodel = dict({OTHERS[base]})\n")
     cfg = load(config, scope)
     model = MODELS.build(cfg.model).train()
     model.init_weights()
@@ -241,6 +240,31 @@ def test_three_lines_put_sapa_into_any_other_model(base, scope, tmp_path):
     assert_upsamplers_learn(model)
     model.eval()
     assert len(model.test_step(batch(cfg.default_scope, 128, (75, 101)))) == 2
+
+
+def test_a_config_finds_the_package_by_itself(tmp_path):
+    """As in the README, in a process that has not imported it."""
+    base, line = next(iter(OTHERS.items()))
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{base}'\nmodel = dict({line})\n")
+    code = (
+        'import sys\n'
+        'from mmengine.config import Config\n'
+        'from mmengine.registry import MODELS, init_default_scope\n'
+        f'cfg = Config.fromfile({str(config)!r})\n'
+        "init_default_scope('mmdet')\n"
+        "assert 'mmsapa' not in sys.modules\n"
+        'cfg.model.backbone.init_cfg = None\n'
+        'print(MODELS.build(cfg.model).neck.upsamplers)\n'
+    )
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert '2 x UpsampleSlot' in result.stdout and 'SAPA(' in result.stdout
 
 
 @pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa-g' in c])

@@ -51,3 +51,6 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+# The library has no such entry; its batches are of 16 images, too.
+auto_scale_lr = dict(enable=False, base_batch_size=16)

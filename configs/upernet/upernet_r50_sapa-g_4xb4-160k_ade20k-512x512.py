@@ -7,3 +7,6 @@ model = dict(
         type='mmsapa.UPerHead', upsample_cfg=dict(type='sapa', variant='G')
     )
 )
+
+# The library has no such entry; its batches are of 16 images, too.
+auto_scale_lr = dict(enable=False, base_batch_size=16)

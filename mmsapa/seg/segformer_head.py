@@ -32,6 +32,8 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
         ValueError: If the embedding is unknown.
     """
 
+    first_step = 1  # after c1, which is there already
+
     def __init__(self, embedding: str = 'conv', **kwargs):
         super().__init__(**kwargs)
         if embedding not in ('conv', 'linear'):
@@ -64,7 +66,7 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
         self,
         call: int,
         x: Tensor,
-        guides: Sequence[Tensor],
+        guides: list[Tensor],
         interpolate: Callable[[], Tensor],
     ) -> Tensor:
         """Take one level, in the parent's order, up to the first."""

@@ -1,6 +1,8 @@
 """mmengine's FLOPs counter, and so every get_flops.py, learns the operators.
 
-The counter has no public place for a handle of all its instances.
+The counter has no public place for a handle of all its instances. Of products
+element by element it learns ``addcmul`` alone, by which FADE and A2U
+reassemble.
 """
 
 from collections import Counter
@@ -38,7 +40,6 @@ def _carafe(inputs, outputs):
 
 
 def _addcmul(inputs, outputs):
-    # How FADE and A2U reassemble.
     return prod(get_shape(outputs[0]))
 
 

@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
+from types import NoneType
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ class UpsampleSlot(BaseModule):
     The registry's layers name their arguments each in its own way; a slot
     fills in channels and scale, so that ``dict(type='sapa')`` and
     ``dict(type='deconv')`` can stand for one another. What the config says
-    goes before what the slot would fill in.
+    goes before what the slot would fill in, but for the ``mode`` of an
+    interpolation, which the type decides.
 
     Args:
         upsample_cfg (dict): ``type`` is a name in the registry (nearest,
@@ -98,6 +100,12 @@ class UpsampleSlot(BaseModule):
         Returns:
             Tensor[N, in_channels, Hq, Wq]: ``x`` at the guide's size.
         """
+        if guide is None:
+            raise RuntimeError(
+                'UpsampleSlot: expected a guide, got none; where a lateral '
+                'was replaced after its model was made, watch_laterals() has '
+                'to be called again.'
+            )
         size = guide.shape[2:]
         if self.interpolates:
             return F.interpolate(
@@ -122,6 +130,8 @@ class UpsampleSlot(BaseModule):
 def _find(layer_type):
     if inspect.isclass(layer_type):
         return layer_type
+    if layer_type == 'carafe':
+        import mmcv.ops  # noqa: F401  registers it
     try:
         with MODELS.switch_scope_and_registry(None) as registry:
             layer = registry.get(layer_type)
@@ -185,12 +195,21 @@ class SlotMixin:
             or with what the parent itself takes under this name, the parent
             interpolates as ever. Default: None.
         **kwargs: The parent's.
+
+    Raises:
+        TypeError: If ``upsample_cfg`` is not a dict.
+        ValueError: If the parent takes no step with these arguments.
     """
 
     first_step = 0
     """Interpolations that the parent makes before its first step down."""
 
     def __init__(self, *args, upsample_cfg: dict | None = None, **kwargs):
+        if not isinstance(upsample_cfg, (dict, NoneType)):
+            raise TypeError(
+                "upsample_cfg: expected a dict such as dict(type='sapa'), got "
+                f'{upsample_cfg!r}.'
+            )
         if upsample_cfg and 'type' not in upsample_cfg:
             parent = super().__init__
             if 'upsample_cfg' in inspect.signature(parent).parameters:
@@ -200,6 +219,12 @@ class SlotMixin:
         self._guides = None
         if upsample_cfg:
             self.upsamplers = self.make_upsamplers(upsample_cfg)
+            if not len(self.upsamplers):
+                raise ValueError(
+                    f'{type(self).__name__}: expected steps from one level '
+                    'to the next for upsample_cfg, got none with these '
+                    'arguments.'
+                )
             self.watch_laterals()
 
     def watch_laterals(self):
@@ -244,7 +269,7 @@ class SlotMixin:
         self,
         call: int,
         x: Tensor,
-        guides: Sequence[Tensor],
+        guides: list[Tensor],
         interpolate: Callable[[], Tensor],
     ) -> Tensor:
         """Upsample ``x`` in place of one interpolation of the parent.
@@ -252,8 +277,8 @@ class SlotMixin:
         Args:
             call (int): Which one it is, counted from 0 in each ``forward``.
             x (Tensor[N, C, H, W]): What the parent would interpolate.
-            guides (Sequence[Tensor]): As :attr:`laterals`; those that the
-                parent has come to.
+            guides (list[Tensor]): As :attr:`laterals`; None where the parent
+                has not come to one.
             interpolate (Callable): Does what the parent would have done.
 
         Returns:
@@ -262,14 +287,17 @@ class SlotMixin:
         level = len(self.upsamplers) - 1 - (call - self.first_step)
         if not 0 <= level < len(self.upsamplers):
             return interpolate()
-        return self.upsamplers[level](x, guides[level])
+        # Nobody else needs it: the memory shall be free again.
+        guide, guides[level] = guides[level], None
+        return self.upsamplers[level](x, guide)
 
     def forward(self, inputs: Sequence[Tensor], *args, **kwargs):
         """Run the parent's ``forward`` with the slots in place."""
         if not hasattr(self, 'upsamplers'):
             return super().forward(inputs, *args, **kwargs)
 
-        self._guides = list(inputs)
+        count = len(self.laterals)
+        self._guides = [None] * count if count else list(inputs)
         calls = itertools.count()
         try:
             with _TakeInterpolation(
@@ -277,6 +305,13 @@ class SlotMixin:
                     next(calls), x, self._guides, interpolate
                 )
             ):
-                return super().forward(inputs, *args, **kwargs)
+                out = super().forward(inputs, *args, **kwargs)
         finally:
             self._guides = None
+        made, expected = next(calls), self.first_step + len(self.upsamplers)
+        if made < expected:
+            raise RuntimeError(
+                f'{type(self).__name__}: expected its parent to interpolate '
+                f'{expected} times, got {made}; not every slot was used.'
+            )
+        return out

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -86,4 +88,21 @@ def test_every_upsampler_is_trained(kind):
     head = SegformerHead(**SETTINGS, upsample_cfg=dict(type=kind))
     head(features()).square().mean().backward()
     for name, p in head.upsamplers.named_parameters():
-        assert p.grad is not None and p.grad.isfinite().all(), name
+        assert p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize('embedding', ['conv', 'linear'])
+def test_compiles_and_is_copied(embedding):
+    sapa = dict(type='sapa')
+    head = SegformerHead(
+        **SETTINGS, upsample_cfg=sapa, embedding=embedding
+    ).eval()
+    inputs = features()
+    expected = head(inputs)
+    twin = copy.deepcopy(head)
+    torch._dynamo.reset()
+    head.compile(backend='eager', fullgraph=True)
+    torch.testing.assert_close(head(inputs), expected)
+    for p in head.parameters():
+        torch.nn.init.zeros_(p)
+    assert torch.equal(twin(inputs), expected)

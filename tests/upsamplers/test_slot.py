@@ -1,6 +1,5 @@
 import functools
 
-import mmcv.ops  # noqa: F401  registers carafe
 import pytest
 import torch
 import torch.nn.functional as F
@@ -133,3 +132,30 @@ def test_a_parent_without_an_upsample_cfg_needs_a_type():
     with pytest.raises(KeyError, match="a 'type'.*mode"):
         Child(upsample_cfg=dict(mode='nearest'))
     assert not hasattr(Child(), 'upsamplers')
+
+
+def test_an_upsample_cfg_is_a_dict():
+    with pytest.raises(TypeError, match="type='sapa'.*got 'sapa'"):
+        Child(upsample_cfg='sapa')
+
+
+def test_slots_that_are_not_used_are_noticed():
+    class Deconv(Parent):
+        def forward(self, inputs):
+            return self.lateral_convs[0](inputs[0])
+
+    class WithSlot(SlotMixin, Deconv):
+        pass
+
+    inputs = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
+    with pytest.raises(RuntimeError, match='interpolate 1 times, got 0'):
+        WithSlot(upsample_cfg=dict(type='sapa'))(inputs)
+    assert WithSlot()(inputs).shape == (1, 1, 4, 4)
+
+
+def test_a_parent_without_steps_is_refused():
+    class WithoutSteps(Child):
+        laterals = ()
+
+    with pytest.raises(ValueError, match='WithoutSteps: expected steps'):
+        WithoutSteps(upsample_cfg=dict(type='sapa'))

@@ -4,7 +4,8 @@ Published figures are written as they were printed, because their digits
 count: the baseline's in whole, every other's as what it adds to that; in
 millions of parameters and 10^9 multiply-accumulates. Ours stand nowhere: they
 are counted. They are those of SAPA's paper and of the README of its code, but
-for FADE's, from the README of FADE's, and DySample's, from its paper's.
+for FADE's and DySample's, from the READMEs of theirs. Of DySample's only those
+in Panoptic FPN are of as many upsamplers as here.
 
 A model with a slot is one entry of MODELS.
 """
@@ -307,6 +308,15 @@ MODELS = {
         slot='neck',
         baseline='nearest',
         size=(800, 1280),
+        params={'nearest': '46.0', 'dysample': '+.0246'},
+        reasons=(
+            Reason(
+                'dysample',
+                'params',
+                'its authors leave out biases: without them',
+                adds=-3 * 32,
+            ),
+        ),
         remark=PROPOSALS,
     ),
     'bts-r50': Slots(

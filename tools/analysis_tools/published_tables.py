@@ -8,7 +8,8 @@ Each model of papers.py is built with each upsampler and counted, as
 get_flops.py of MMSegmentation and MMDetection would: by mmengine's counter,
 on one image. Neither data nor weights are needed. (MMSegmentation 1.2.2's own
 get_flops.py stops at '"input_shape" and "inputs" cannot be both set', its
-issue 3241; without input_shape it prints what stands here.)
+issue 3241; without input_shape it prints what stands here. MaskFormer and
+Mask2Former it does not know how to call.)
 
 The counter reads a trace, and PyTorch traces no convolution on the meta
 device: hence the model runs on the CPU, once for every row.
@@ -73,7 +74,9 @@ layer norm for 5 a number, batch norm for 2, bilinear interpolation for 4 and
 nearest for 1. Products are the FLOPs without these, as the papers have them.
 "More" is the difference to the baseline. A published figure agrees if ours is
 within half a unit of its last digit; otherwise ours less theirs is shown.
-The published figures are the papers', all others are counted here."""
+MMSegmentation's tool takes neither MaskFormer nor Mask2Former; their counts
+are made likewise. The published figures are the papers', all others are counted
+here."""
 
 
 # ---- counts -----------------------------------------------------------------
