@@ -74,9 +74,9 @@ layer norm for 5 a number, batch norm for 2, bilinear interpolation for 4 and
 nearest for 1. Products are the FLOPs without these, as the papers have them.
 "More" is the difference to the baseline. A published figure agrees if ours is
 within half a unit of its last digit; otherwise ours less theirs is shown.
-MMSegmentation's tool takes neither MaskFormer nor Mask2Former; their counts
-are made likewise. The published figures are the papers', all others are counted
-here."""
+MMSegmentation's tool takes neither MaskFormer nor Mask2Former; they are
+counted by the same counter. The published figures are the papers', all others
+are counted here."""
 
 
 # ---- counts -----------------------------------------------------------------
