@@ -2,14 +2,14 @@
 
 from importlib.util import find_spec
 
-from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine import registry
 from mmengine.registry import Registry
 
 # Heads for MMSegmentation and necks for MMDetection: neither library needs
 # the other, and a broken import of one that is there must be heard.
 MODELS = Registry(
     'model',
-    parent=MMENGINE_MODELS,
+    parent=registry.MODELS,
     scope='mmsapa',
     locations=[
         location
@@ -19,4 +19,10 @@ MODELS = Registry(
         )
         if find_spec(library)
     ],
+)
+METRICS = Registry(
+    'metric',
+    parent=registry.METRICS,
+    scope='mmsapa',
+    locations=['mmsapa.seg'] if find_spec('mmseg') else [],
 )
