@@ -73,11 +73,10 @@ from mmsapa.runner import (
 )
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/demo/segformer_mit-b0_sapa-g_demo.py'
+CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
 # As tools/demo.py draws them.
 DATA, NUM_TRAIN, NUM_VAL = 'data/demo', 1500, 100
 ROUNDS = 15
-FIGURES = ('mIoU', 'mBIoU', 'peak_bytes')
 # What a run's folder holds, besides mmengine's logs and checkpoints.
 SETTINGS, RESULT, LOG = 'settings.json', 'result.json', 'run.log'
 PREDICTIONS = 'predictions'
@@ -157,9 +156,13 @@ def config_of_run(cfg, upsampler, seed):
     evaluators = cfg.test_evaluator
     if not isinstance(evaluators, (list, tuple)):
         evaluators = [evaluators]
-    if all('BoundaryIoU' not in item['type'] for item in evaluators):
-        evaluators = [*evaluators, dict(type='mmsapa.BoundaryIoU')]
-    cfg.test_evaluator = list(evaluators)
+    missing = {'IoUMetric', 'mmsapa.BoundaryIoU'} - {
+        item['type'] for item in evaluators
+    }
+    cfg.test_evaluator = [
+        *evaluators,
+        *(dict(type=kind) for kind in sorted(missing)),
+    ]
     return cfg
 
 
@@ -803,11 +806,11 @@ def preface(result):
     size = 'x'.join(map(str, result['size']))
     return (
         f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
-        'Boundary IoU is the IoU within 2 % of the diagonal from the contour '
-        '(Cheng et al. 2021), summed over images and averaged over classes as '
-        'mIoU is. Parameters and FLOPs are as get_flops.py counts them, times '
-        'the median and quartiles of the inference of one image, both for '
-        f'{size} pixels; memory is {memory}.\n'
+        'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): the IoU of '
+        'what is near the contours, summed over images and averaged over '
+        'classes as mIoU is. Parameters and FLOPs are as get_flops.py counts '
+        'them, times the median and quartiles of the inference of one image, '
+        f'all for {size} pixels; memory is {memory}.\n'
         f'Measured on {made["date"]}, {made["machine"]}, one thread a run, '
         f'torch {made["torch"]}, mmsapa {made["commit"] or made["mmsapa"]}.'
     )
