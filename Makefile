@@ -11,8 +11,8 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det test lint format cuda-check benchmark tables gpu \
-  clean
+.PHONY: help env demo demo-det test lint format cuda-check benchmark tables race \
+  gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
@@ -23,6 +23,7 @@ help:
 	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is there'
 	@echo 'make benchmark   time the operators and layers; tables, JSON and plots'
 	@echo 'make tables      parameters and FLOPs beside the published ones'
+	@echo 'make race        train a small model with each upsampler, and compare'
 	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
 	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.12).'
@@ -87,6 +88,10 @@ benchmark: env
 tables: env
 	$(BIN)/python tools/analysis_tools/published_tables.py \
 	  --out docs/tables/published.md docs/tables/published.json
+
+# Nothing else should run in the end, when times are taken.
+race: env
+	$(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2
 
 # The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
 # SAPA-I.

@@ -26,3 +26,9 @@ HOOKS = Registry(
     scope='mmsapa',
     locations=['mmsapa.visualization.hook'],
 )
+METRICS = Registry(
+    'metric',
+    parent=registry.METRICS,
+    scope='mmsapa',
+    locations=['mmsapa.seg'] if find_spec('mmseg') else [],
+)

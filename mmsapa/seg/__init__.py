@@ -1,12 +1,13 @@
-"""Heads and necks for MMSegmentation."""
+"""Heads, necks and a metric for MMSegmentation."""
 
 from importlib.util import find_spec
 
+from .boundary_iou import BoundaryIoU
 from .fpn import SegFPN
 from .segformer_head import SegformerHead
 from .uper_head import UPerHead
 
-__all__ = ['SegFPN', 'SegformerHead', 'UPerHead']
+__all__ = ['BoundaryIoU', 'SegFPN', 'SegformerHead', 'UPerHead']
 
 # MMSegmentation's own cannot be built without MMDetection either.
 if find_spec('mmdet'):

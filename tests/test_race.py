@@ -1,0 +1,253 @@
+"""The race as a user runs it, on scenes of 64 pixels."""
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mmsapa.demo_data import make_dataset
+
+from .test_tools import CONFIGS, ROOT, SMALL, start, wait_for_note
+
+pytest.importorskip('mmseg')
+TOOL = ROOT / 'tools/analysis_tools/race.py'
+sys.path.append(str(TOOL.parent))
+
+import race  # noqa: E402
+
+# With dropout, because a run that goes on must go on with that too.
+REST = """
+model['backbone'].update(drop_path_rate=0.2)
+model['decode_head'].update(dropout_ratio=0.2)
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
+test_dataloader = dict(dataset=dict(data_root='{root}'))
+train_cfg = dict(max_iters=24)
+default_hooks = dict(
+    logger=dict(interval=4), checkpoint=dict(interval=4))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('race')
+    make_dataset(str(folder), 'ade', 8, 3, size=64, nproc=1)
+    root = str(folder / 'ade/ADEChallengeData2016')
+    text = (SMALL['seg'] + REST).replace('{root}', root)
+    path = folder / 'config.py'
+    path.write_text(f'_base_ = {str(ROOT / CONFIGS["seg"])!r}{text}')
+    return str(path)
+
+
+def rows_of(out):
+    return json.loads((out / 'race.json').read_text())['rows']
+
+
+def figures(rows):
+    """All that is in rows, but time and memory."""
+    return [
+        {
+            **row,
+            'seconds': None,
+            'runs': [{**run, 'peak_bytes': None} for run in row['runs']],
+        }
+        for row in rows
+    ]
+
+
+@pytest.mark.slow
+def test_a_race_is_the_same_twice_and_after_a_kill(
+    config, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(race, 'ROUNDS', 3)
+    arguments = ['--config', config, '--upsamplers', 'bilinear', 'sapa-g']
+    once, killed = tmp_path / 'once', tmp_path / 'killed'
+    race.main([*arguments, '--out', str(once), '--jobs', '2'])
+    printed = capsys.readouterr().out
+
+    process = start(
+        tmp_path,
+        *(sys.executable, TOOL, *arguments, '--out', killed, '--jobs', '1'),
+    )
+    run = killed / 'runs/bilinear/seed-0'
+    wait_for_note(process, run)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (run / 'result.json').exists()
+    assert not (killed / 'runs/sapa-g/seed-0/result.json').exists()
+    race.main([*arguments, '--out', str(killed), '--jobs', '2'])
+    assert re.search(r'resumed epoch: 0, iter: \d', read(run / 'run.log'))
+
+    rows = rows_of(once)
+    assert figures(rows_of(killed)) == figures(rows)
+    for name in ('bilinear', 'sapa-g'):
+        theirs, ours = (
+            torch.load(out / f'runs/{name}/seed-0/iter_24.pth')['state_dict']
+            for out in (once, killed)
+        )
+        assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    bilinear, sapa = (row['runs'][0] for row in rows)
+    assert bilinear['start'] == sapa['start']
+    assert bilinear['batches'] == sapa['batches']
+    assert bilinear['mIoU'] > 0 and bilinear['mBIoU'] > 0
+    assert rows[1]['params'] > rows[0]['params']
+    assert rows[1]['flops'] > rows[0]['flops']
+
+    # The table, and what is printed again without any work.
+    assert re.search(r'bilinear +\| +\d+\.\d\d +\| +\d+\.\d\d +\|', printed)
+    assert '| bilinear' in read(once / 'race.md')
+    capsys.readouterr()
+    race.main(['--out', str(once), '--show'])
+    assert capsys.readouterr().out == printed
+    monkeypatch.setattr(race, 'start', None)
+    race.main([*arguments, '--out', str(once)])
+    assert rows_of(once) == rows
+
+    # Runs that were made otherwise are not mixed in.
+    options = '--cfg-options', 'optim_wrapper.optimizer.lr=0.1'
+    with pytest.raises(SystemExit, match='lr .0.001 there, 0.1 now.*--redo'):
+        race.main([*arguments, '--out', str(once), *options])
+
+    cfg = race.load_config(config)
+    files = race.comparison_files(once, cfg, ['bilinear', 'sapa-g'], 0)
+    assert len(files) == 3
+    for one in files:
+        assert cv2.imread(str(one['image'])).shape == (64, 64, 3)
+        for path in (one['truth'], *one['predictions'].values()):
+            assert cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).max() <= 8
+        predicted = cv2.imread(str(one['predictions']['sapa-g']), 0)
+        assert predicted.min() > 0
+
+
+def read(path):
+    return path.read_text()
+
+
+class Record(Hook):
+    """Weights at the start, and what was seen after it."""
+
+    def before_train(self, runner):
+        state = runner.model.state_dict()
+        self.weights = {key: value.clone() for key, value in state.items()}
+        self.seen, self.rng = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.rng.append((torch.get_rng_state(), np.random.random()))
+        self.seen += [
+            (Path(sample.img_path).name, sample.flip, sample.flip_direction)
+            for sample in data_batch['data_samples']
+        ]
+
+
+def recorded(config, upsampler, seed, folder):
+    cfg = race.config_of_run(race.load_config(config), upsampler, seed)
+    cfg.work_dir = str(folder / f'{upsampler}-{seed}')
+    cfg.train_cfg.max_iters = 10
+    cfg.train_dataloader.dataset.pipeline[-1].meta_keys = (
+        'img_path',
+        'flip',
+        'flip_direction',
+    )
+    runner, hook = race.make_runner(cfg, lambda iteration: None)
+    record = Record()
+    runner.register_hook(record)
+    runner.train()
+    return record, hook.notes
+
+
+@pytest.mark.slow
+def test_upsamplers_of_one_seed_differ_in_nothing_else(
+    config, tmp_path, scope, monkeypatch
+):
+    scope('mmseg')
+    # Its layout takes longer than the training.
+    monkeypatch.setattr(Config, 'pretty_text', 'not laid out')
+    names = 'nearest', 'sapa-g', 'fade'
+    records, notes = zip(
+        *(recorded(config, name, 3, tmp_path) for name in names)
+    )
+    first = records[0]
+    for record in records[1:]:
+        assert record.seen == first.seen
+        shared = [key for key in record.weights if 'upsamplers' not in key]
+        assert shared == list(first.weights)
+        for key in shared:
+            assert torch.equal(record.weights[key], first.weights[key])
+    # What is drawn in the first iteration, such as dropout, is the same.
+    for record in records[1:]:
+        assert torch.equal(record.rng[0][0], first.rng[0][0])
+        assert [draw for _, draw in record.rng] == [d for _, d in first.rng]
+    assert len({(note['start'], note['batches']) for note in notes}) == 1
+    # The batches are not all alike, and those of another seed are others.
+    assert len(set(first.seen)) > 8
+    other, others_notes = recorded(config, 'nearest', 4, tmp_path)
+    assert other.seen != first.seen
+    for what in ('start', 'batches'):
+        assert others_notes[what] != notes[0][what]
+
+
+def test_an_unfair_race_has_no_table():
+    results = dict(
+        nearest={0: dict(start='a', batches='b')},
+        fade={0: dict(start='a', batches='c')},
+    )
+    with pytest.raises(SystemExit, match='seed 0 .* same batches'):
+        race.compare_notes(results)
+
+
+def test_the_spread_is_that_over_seeds():
+    assert race.spread_of([30, 31, 35], 1) == '32.0 ± 2.6'
+    assert race.spread_of([30], 2) == '30.00'
+
+
+def test_settings_are_compared_one_by_one():
+    there = dict(a=[1, dict(b=2)], c=3)
+    assert race.differences(there, there) == []
+    assert race.differences(there, dict(a=[1, dict(b=4)])) == [
+        'a.1.b (2 there, 4 now)',
+        'c (3 there, None now)',
+    ]
+
+
+def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
+    """Its process ends with an error, for it finds no config."""
+    folder = tmp_path / 'runs/fade/seed-0'
+    folder.mkdir(parents=True)
+    with race.lock(tmp_path) as keep:
+        failed = race.train_all([folder], 4, race.places(1), keep)
+    assert list(failed) == [folder]
+    assert 'config.py' in failed[folder]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--upsamplers', 'sapa'], 'one of nearest, .*sapa-g, got sapa'),
+        (['--jobs', '0'], 'from 1 on, got 0'),
+    ],
+)
+def test_bad_arguments_are_named(arguments, words, capsys):
+    with pytest.raises(SystemExit):
+        race.main(arguments)
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--config', 'no.py'], 'There is no config file no.py'),
+        (['--config', ROOT / CONFIGS['det']], 'MMSegmentation with a slot'),
+        (['--show', '--out', 'no'], 'no holds no finished race'),
+    ],
+)
+def test_what_is_not_there_is_named(arguments, words):
+    with pytest.raises(SystemExit, match=words):
+        race.main([*map(str, arguments)])

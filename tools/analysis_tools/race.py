@@ -1,0 +1,988 @@
+"""A fair race: a small model, trained once for each upsampler and seed.
+
+    python tools/analysis_tools/race.py
+    python tools/analysis_tools/race.py --upsamplers fade sapa-b --seeds 0 1
+    python tools/analysis_tools/race.py --config CONFIG --jobs 4 --out FOLDER
+    python tools/analysis_tools/race.py --out FOLDER --show
+
+Runs of one seed differ in their upsamplers alone: all other weights start
+from the same numbers, the batches are the same, flips and all, and so is the
+randomness of dropout. Each run notes a hash of the weights that it started
+from and of all batches, and the race compares them. After training the model
+is tested on the config's test images; times are taken when all are trained,
+in turns.
+
+A race that was stopped, by whatever, goes on when it is started again: runs
+that are finished stay, and the others go on from their last checkpoint, with
+the figures that they would have had otherwise. On a CPU each run has one
+thread, and the same command gives the same figures but for time and memory;
+on a GPU some of PyTorch's own kernels add in no fixed order.
+"""
+
+import argparse
+import copy
+import fcntl
+import hashlib
+import json
+import os
+import queue
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+
+import cv2
+import measure
+import mmcv
+import mmcv.ops  # registers carafe
+import mmengine
+import mmseg
+import numpy as np
+import published_tables as published
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import load_checkpoint, set_random_seed
+from papers import UPSAMPLERS
+from prettytable import PrettyTable, TableStyle
+from tqdm import tqdm
+
+import mmsapa
+from mmsapa.checkpoint import (
+    allow_training_checkpoints,
+    find_last_checkpoint,
+)
+from mmsapa.demo_data import make_dataset
+from mmsapa.runner import (
+    build_runner,
+    check_data,
+    command_line,
+    interruptible,
+    prepare_test,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
+# As tools/demo.py draws them.
+DATA, NUM_TRAIN, NUM_VAL = 'data/demo', 1500, 100
+ROUNDS = 15
+# What a run's folder holds, besides mmengine's logs and checkpoints.
+SETTINGS, RESULT, LOG = 'settings.json', 'result.json', 'run.log'
+PREDICTIONS = 'predictions'
+
+
+# ---- what is raced ----------------------------------------------------------
+
+
+def load_config(path, options=None):
+    """Read the config of a segmentor with a slot.
+
+    Args:
+        path (str | Path): Config file.
+        options (dict, optional): What is put in place of its settings.
+
+    Returns:
+        Config: The config.
+    """
+    if not os.path.isfile(path):
+        sys.exit(f'There is no config file {path}.')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    if cfg.get('default_scope') != 'mmseg' or not slots_of(cfg.model):
+        sys.exit(
+            f'{path}: expected a config of MMSegmentation with a slot, such '
+            f"as mmsapa.SegformerHead's upsample_cfg; take {CONFIG} as an "
+            'example.'
+        )
+    if 'max_iters' not in cfg.train_cfg:
+        sys.exit(
+            f'{path}: expected a training of so many iterations, '
+            f'train_cfg.max_iters, got {dict(cfg.train_cfg)}.'
+        )
+    return cfg
+
+
+def slots_of(node):
+    """All parts of a model's config that take our ``upsample_cfg``."""
+    if isinstance(node, (list, tuple)):
+        return [slot for part in node for slot in slots_of(part)]
+    if not isinstance(node, dict):
+        return []
+    found = [slot for part in node.values() for slot in slots_of(part)]
+    ours = str(node.get('type')).startswith('mmsapa.')
+    return found + [node] * (ours and 'upsample_cfg' in node)
+
+
+def config_of_run(cfg, upsampler, seed):
+    """The config that a run is trained and tested by.
+
+    Args:
+        cfg (Config): The race's.
+        upsampler (str): Name in papers.UPSAMPLERS.
+        seed (int): Of everything random.
+
+    Returns:
+        Config: A copy with these in it.
+    """
+    cfg = copy.deepcopy(cfg)
+    for slot in slots_of(cfg.model):
+        slot.upsample_cfg = copy.deepcopy(UPSAMPLERS[upsampler])
+    cfg.randomness = dict(seed=seed)
+    cfg.setdefault('env_cfg', {})
+    cfg.env_cfg.cudnn_benchmark = False
+    cfg.load_from, cfg.resume = None, False
+    cfg.launcher = 'none'
+    # A worker draws flips from a seed that it is told; this process has one
+    # stream for these and for whatever else is random.
+    if not cfg.train_dataloader.get('num_workers'):
+        cfg.train_dataloader.num_workers = 1
+    # Tested once, after the last iteration.
+    for name in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg[name] = None
+    cfg.default_hooks.checkpoint.pop('save_best', None)
+    # One that is being written may be torn.
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 2
+    evaluators = cfg.test_evaluator
+    if not isinstance(evaluators, (list, tuple)):
+        evaluators = [evaluators]
+    missing = {'IoUMetric', 'mmsapa.BoundaryIoU'} - {
+        item['type'] for item in evaluators
+    }
+    cfg.test_evaluator = [
+        *evaluators,
+        *(dict(type=kind) for kind in sorted(missing)),
+    ]
+    return cfg
+
+
+def settings_of(cfg, surroundings):
+    """All that a run's figures hang on, as JSON has it."""
+    settings = dict(config=cfg.to_dict(), **surroundings)
+    return json.loads(json.dumps(settings, default=str))
+
+
+def surroundings_of(cfg):
+    """What figures hang on besides a run's config.
+
+    Returns:
+        dict: Names and sizes of the data's files, the code that computes,
+        versions, and the machine.
+    """
+    package = Path(mmsapa.__file__).parent
+    code = [
+        *package.glob('_C*'),
+        *package.glob('ops/*.py'),
+        *package.glob('upsamplers/*.py'),
+        *package.glob('seg/*.py'),
+    ]
+    modules = torch, np, cv2, mmengine, mmcv, mmseg, mmsapa
+    data = {}
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        for part in ('train', 'test'):
+            dataset = DATASETS.build(cfg[f'{part}_dataloader'].dataset)
+            infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+            files = [
+                (Path(path).name, os.path.getsize(path))
+                for info in infos
+                for path in (info['img_path'], info['seg_map_path'])
+            ]
+            data[part] = digest(json.dumps(files).encode())
+    return dict(
+        data=data,
+        code=digest(*(path.read_bytes() for path in sorted(code))),
+        versions={module.__name__: module.__version__ for module in modules},
+        machine=measure.environment(get_device())['machine'],
+    )
+
+
+def digest(*parts):
+    """A short hash of bytes."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
+def differences(there, here, name=''):
+    """Where two settings differ, in words."""
+    if isinstance(there, list) and isinstance(here, list):
+        there, here = (dict(enumerate(items)) for items in (there, here))
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return [] if there == here else [f'{name} ({there} there, {here} now)']
+    return [
+        words
+        for key in {**there, **here}
+        for words in differences(
+            there.get(key), here.get(key), f'{name}.{key}'.strip('.')
+        )
+    ]
+
+
+def draw_scenes(cfg):
+    """Draw the demo's scenes if the config wants them and there are none."""
+    root = Path(DATA, 'ade')
+    wanted = Path(cfg.train_dataloader.dataset.get('data_root') or '')
+    if wanted.parent == root and not root.exists():
+        make_dataset(DATA, 'ade', NUM_TRAIN, NUM_VAL)
+
+
+# ---- a run ------------------------------------------------------------------
+
+
+class SameForAll(Hook):
+    """Gives runs of one seed the same start, and keeps count.
+
+    Args:
+        start (dict[str, Tensor]): Weights of the model without upsamplers.
+        seed (int): Of what is random in training.
+        tell (Callable): Takes the number of iterations that are done.
+    """
+
+    # Before anything else sees a batch.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, start, seed, tell):
+        self.start = start
+        self.seed = seed
+        self.tell = tell
+        self.resumed = None
+        self.rng = None
+        self.notes = dict(start='', batches='', peak_bytes=0)
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """Take the notes of the run that goes on."""
+        self.resumed = checkpoint['race']
+
+    def before_train(self, runner):
+        """Load the shared weights, unless the run goes on."""
+        self.tell(runner.iter)
+        if self.resumed:
+            self.notes = self.resumed['notes']
+            self.rng = self.resumed['rng']
+            return
+        keys = runner.model.load_state_dict(self.start, strict=False)
+        own = [key for key in keys.missing_keys if '.upsamplers.' not in key]
+        if own or keys.unexpected_keys:
+            raise RuntimeError(
+                'SameForAll: expected a model that differs from the one '
+                'without upsamplers by upsamplers alone, got '
+                f'{own + keys.unexpected_keys} too.'
+            )
+        state = runner.model.state_dict()
+        self.notes['start'] = digest(
+            *(as_bytes(state[key]) for key in sorted(self.start))
+        )
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        """Hash the batch; before the first, set what is random."""
+        if self.rng:
+            set_rng(self.rng)
+        elif batch_idx == 0:
+            # Upsamplers with weights have drawn more than those without.
+            set_random_seed(self.seed)
+        self.rng = None
+        samples = data_batch['data_samples']
+        self.notes['batches'] = digest(
+            self.notes['batches'].encode(),
+            *map(as_bytes, data_batch['inputs']),
+            *(as_bytes(sample.gt_sem_seg.data) for sample in samples),
+        )
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ):
+        """Tell how far the run is."""
+        self.tell(runner.iter + 1)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Keep what mmengine does not: notes, and what is random."""
+        self.look_at_memory()
+        checkpoint['race'] = dict(notes=self.notes, rng=get_rng())
+
+    def look_at_memory(self):
+        """Note the peak of memory so far, in whichever process it was."""
+        self.notes['peak_bytes'] = max(self.notes['peak_bytes'], peak_bytes())
+
+
+def as_bytes(tensor):
+    return tensor.cpu().contiguous().numpy().tobytes()
+
+
+def get_rng():
+    """States of all generators, as a checkpoint may hold them."""
+    kind, numbers, *rest = np.random.get_state()
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if get_device() == 'cuda' else [],
+        numpy=(kind, numbers.tolist(), *rest),
+        python=random.getstate(),
+    )
+
+
+def set_rng(states):
+    """Put back what :func:`get_rng` got."""
+    torch.set_rng_state(states['torch'].cpu())
+    if states['cuda']:
+        torch.cuda.set_rng_state_all([s.cpu() for s in states['cuda']])
+    np.random.set_state(states['numpy'])
+    random.setstate(states['python'])
+
+
+def peak_bytes():
+    """Largest memory of this process, or on a GPU of its tensors."""
+    if get_device() == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    try:
+        # A process inherits ru_maxrss from the one that started it.
+        return measure._status('VmHWM')
+    except (OSError, RuntimeError):
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def start_of(cfg):
+    """Weights that all runs of a seed start from, but for upsamplers."""
+    cfg = copy.deepcopy(cfg)
+    for slot in slots_of(cfg.model):
+        slot.upsample_cfg = None
+    set_random_seed(cfg.randomness.seed)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model.state_dict()
+
+
+def make_runner(cfg, tell):
+    """Build a run's runner, and its hook.
+
+    Returns:
+        tuple[Runner, SameForAll]: Both.
+    """
+    runner = build_runner(cfg)
+    seed = cfg.randomness.seed
+    hook = SameForAll(start_of(cfg), seed, tell)
+    runner.register_hook(hook)
+    # Upsamplers draw their own weights when training starts.
+    set_random_seed(seed)
+    return runner, hook
+
+
+def train_and_test(folder, tell):
+    """Train and test one run, from where it was left.
+
+    Args:
+        folder (Path): The run's, which holds its config.
+        tell (Callable): Takes the number of iterations that are done.
+    """
+    cfg = Config.fromfile(folder / 'config.py')
+    cfg.work_dir = str(folder)
+    last = find_last_checkpoint(str(folder))
+    if last:
+        cfg.load_from, cfg.resume = last, True
+    prepare_test(cfg, out=str(folder / PREDICTIONS))
+    runner, hook = make_runner(cfg, tell)
+    runner.train()
+    hook.look_at_memory()
+    metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
+    write(folder / RESULT, json.dumps(dict(**metrics, **hook.notes)))
+    tidy(folder, cfg.train_cfg.max_iters)
+
+
+def tidy(folder, iterations):
+    """Keep no more than the trained weights, as one checkpoint."""
+    final = weights_of(folder, iterations)
+    for path in folder.glob('iter_*.pth'):
+        if path != final:
+            path.unlink()
+    checkpoint = torch.load(final, map_location='cpu')
+    kept = {key: checkpoint[key] for key in ('meta', 'state_dict')}
+    partial = final.with_suffix('.partial')
+    torch.save(kept, partial)
+    partial.replace(final)
+
+
+def weights_of(folder, iterations):
+    return folder / f'iter_{iterations}.pth'
+
+
+def write(path, text):
+    """Write a file that is either whole or not there."""
+    partial = path.with_name(f'{path.name}.partial')
+    partial.write_text(text + '\n')
+    partial.replace(path)
+
+
+def run_alone(folder):
+    """Be the process of one run, which tells its parent how far it is."""
+    parent = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def tell(iteration):
+        try:
+            print(iteration, file=parent)
+        except BrokenPipeError:
+            # The parent was killed; who starts it again wants the folder.
+            os._exit(1)
+
+    if get_device() == 'cpu':
+        torch.set_num_threads(1)
+    with interruptible('Stopped.'):
+        train_and_test(folder, tell)
+
+
+# ---- all runs ---------------------------------------------------------------
+
+
+@contextmanager
+def lock(out):
+    """Wait until no other race, nor what is left of one, is in a folder.
+
+    Yields:
+        int: A file, for processes that shall keep the lock too.
+    """
+    with open(out / '.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'Another race is in {out}: waiting for its end.')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def folder_of(out, upsampler, seed):
+    return out / 'runs' / upsampler / f'seed-{seed}'
+
+
+def prepare(out, cfg, runs, redo):
+    """Make the folders of runs, and see to it that no other's are used.
+
+    Args:
+        out (Path): The race's folder.
+        cfg (Config): The race's.
+        runs (list[tuple[str, int]]): Upsamplers and seeds.
+        redo (bool): Whether runs with other settings are thrown away.
+
+    Returns:
+        dict[Path, dict]: The folders, and the settings of each.
+    """
+    surroundings = surroundings_of(cfg)
+    configs = {folder_of(out, *run): config_of_run(cfg, *run) for run in runs}
+    settings = {
+        folder: settings_of(config, surroundings)
+        for folder, config in configs.items()
+    }
+    others = {
+        folder: differences(json.loads((folder / SETTINGS).read_text()), want)
+        for folder, want in settings.items()
+        if (folder / SETTINGS).is_file()
+    }
+    others = {folder: words for folder, words in others.items() if words}
+    if others and not redo:
+        folder, words = next(iter(others.items()))
+        more = f' and {len(words) - 4} more' if len(words) > 4 else ''
+        sys.exit(
+            f'{len(others)} of {len(runs)} runs were made otherwise and are '
+            f'not mixed with new ones: {folder} differs in '
+            f'{", ".join(words[:4])}{more}. Name another folder with --out, '
+            'or have these run anew with --redo.'
+        )
+    for folder in others:
+        print(f'{folder}: was made otherwise, runs anew.')
+    for folder, config in configs.items():
+        if not (folder / SETTINGS).is_file() or folder in others:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            config.dump(folder / 'config.py')
+            # Last: a folder that has it is complete.
+            write(folder / SETTINGS, json.dumps(settings[folder], indent=1))
+    return settings
+
+
+def places(jobs=None):
+    """Environments in which runs are trained side by side, one in each."""
+    if get_device() != 'cuda':
+        jobs = jobs or len(os.sched_getaffinity(0))
+        return [dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')] * jobs
+    devices = os.environ.get('CUDA_VISIBLE_DEVICES')
+    devices = devices.split(',') if devices else torch.cuda.device_count()
+    if isinstance(devices, int):
+        devices = list(map(str, range(devices)))
+    return [
+        dict(CUDA_VISIBLE_DEVICES=device)
+        for device in islice(cycle(devices), jobs or len(devices))
+    ]
+
+
+def train_all(folders, iterations, where, keep):
+    """Train and test what is not finished, each run in its own process.
+
+    Args:
+        folders (list[Path]): Of all runs.
+        iterations (int): Of each.
+        where (list[dict]): See :func:`places`.
+        keep (int): A file that the processes shall hold open.
+
+    Returns:
+        dict[Path, str]: Why a run has no result, where that is so.
+    """
+    todo = [folder for folder in folders if not (folder / RESULT).is_file()]
+    free = queue.SimpleQueue()
+    for place in where:
+        free.put(place)
+    mutex, stopping, processes, failed = threading.Lock(), [], [], {}
+    done = len(folders) - len(todo)
+    bar = tqdm(
+        total=len(folders) * iterations,
+        initial=done * iterations,
+        desc=f'{done} of {len(folders)} runs',
+        unit='it',
+        disable=not todo,
+    )
+
+    def train(folder):
+        place = free.get()
+        try:
+            with mutex:
+                if stopping:
+                    return
+                process = start(folder, place, keep)
+                processes.append(process)
+            at = 0
+            for line in process.stdout:
+                # Some library may greet as well.
+                if line.strip().isdecimal():
+                    with mutex:
+                        bar.update(int(line) - at)
+                    at = int(line)
+            code = process.wait()
+        finally:
+            free.put(place)
+        if not (folder / RESULT).is_file():
+            failed[folder] = last_words(folder, code)
+        with mutex:
+            finished = sum((f / RESULT).is_file() for f in folders)
+            bar.set_description(f'{finished} of {len(folders)} runs')
+
+    pool = ThreadPoolExecutor(len(where))
+    try:
+        for _ in pool.map(train, todo):
+            pass
+    except BaseException:
+        with mutex:
+            stopping.append(True)
+            for process in processes:
+                process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return failed
+
+
+def start(folder, place, keep):
+    with open(folder / LOG, 'a') as log:
+        return subprocess.Popen(
+            [sys.executable, __file__, '--run', folder],
+            env={**os.environ, **place},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            pass_fds=[keep],
+        )
+
+
+def last_words(folder, code):
+    lines = (folder / LOG).read_text(errors='replace').split('\n')
+    lines = [line.strip() for line in lines if line.strip()]
+    if code < 0:
+        return f'it was ended by signal {-code}'
+    return lines[-1] if lines else f'it ended with {code}'
+
+
+# ---- figures ----------------------------------------------------------------
+
+
+def model_of(cfg):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model).eval()
+
+
+def one_image(cfg):
+    """The first test image, as a model gets it."""
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]])
+
+
+def count(cfg):
+    """Parameters and FLOPs of a run's model for one test image.
+
+    Returns:
+        dict: ``params`` and ``flops``, as get_flops.py counts them.
+    """
+    model = model_of(cfg)
+    if hasattr(model, 'auxiliary_head'):
+        model.auxiliary_head = None
+    size = tuple(one_image(cfg)['inputs'][0].shape[1:])
+    counts = published.count(model, size)
+    return dict(params=counts['params'], flops=counts['flops'])
+
+
+def time_all(configs, folders, settings, path):
+    """Time the inference of one test image, all upsamplers in turns.
+
+    Args:
+        configs (dict[str, Config]): The first run of each upsampler.
+        folders (dict[str, Path]): Their folders.
+        settings (dict[str, dict]): Their settings.
+        path (Path): File that keeps the times.
+
+    Returns:
+        dict[str, list[float]]: Seconds, in each round.
+    """
+    made = {
+        name: digest(json.dumps(settings[name]).encode()) for name in configs
+    }
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        kept = {}
+    if kept.get('settings') == made:
+        return kept['seconds']
+    device, runs = get_device(), {}
+    for name, cfg in configs.items():
+        model = model_of(cfg)
+        weights = weights_of(folders[name], cfg.train_cfg.max_iters)
+        load_checkpoint(
+            model, str(weights), map_location='cpu', logger='silent'
+        )
+        model.to(device)
+        data = one_image(cfg)
+        runs[name] = torch.no_grad()(
+            lambda model=model, data=data: model.test_step(data)
+        )
+    bar = tqdm(total=len(runs) * (ROUNDS + 1))
+
+    def tick(name):
+        bar.set_description(f'timing {name}')
+        bar.update()
+
+    timed = measure.time_in_rounds(runs, ROUNDS, 1, tick)
+    bar.close()
+    for name, row in timed.items():
+        if 'reason' in row:
+            raise RuntimeError(f'{name} cannot be timed: {row["reason"]}')
+    seconds = {name: row['seconds'] for name, row in timed.items()}
+    write(path, json.dumps(dict(settings=made, seconds=seconds)))
+    return seconds
+
+
+def collect(out, cfg, upsamplers, seeds, settings, failed):
+    """Bring the figures of all finished runs together.
+
+    Returns:
+        dict: What race.json holds.
+    """
+    results, configs, firsts = {}, {}, {}
+    for name in upsamplers:
+        found = {
+            seed: json.loads((folder / RESULT).read_text())
+            for seed in seeds
+            if (folder := folder_of(out, name, seed)) not in failed
+        }
+        if found:
+            results[name] = found
+            first = next(iter(found))
+            firsts[name] = folder_of(out, name, first)
+            configs[name] = config_of_run(cfg, name, first)
+    compare_notes(results)
+    seconds = time_all(
+        configs,
+        firsts,
+        {name: settings[folder] for name, folder in firsts.items()},
+        out / 'times.json',
+    )
+    rows = [
+        dict(
+            upsampler=name,
+            **count(configs[name]),
+            seconds=seconds[name],
+            runs=[dict(seed=s, **run) for s, run in results[name].items()],
+        )
+        for name in results
+    ]
+    return dict(
+        environment=measure.environment(get_device()),
+        config=os.path.relpath(cfg.filename, ROOT),
+        iterations=cfg.train_cfg.max_iters,
+        size=list(one_image(cfg)['inputs'][0].shape[1:]),
+        seeds=seeds,
+        rows=rows,
+        failed={
+            str(folder.relative_to(out)): why for folder, why in failed.items()
+        },
+    )
+
+
+def compare_notes(results):
+    """Stop if runs of one seed had other weights or batches."""
+    for seed in {seed for runs in results.values() for seed in runs}:
+        for what in ('start', 'batches'):
+            notes = {
+                name: runs[seed][what]
+                for name, runs in results.items()
+                if seed in runs
+            }
+            if len(set(notes.values())) > 1:
+                sys.exit(
+                    f'Not a fair race: with seed {seed} expected the same '
+                    f'{what} for all upsamplers, got {notes}.'
+                )
+
+
+def comparison_files(out, cfg, upsamplers, seed, count=4):
+    """Files for a sheet that shows upsamplers side by side.
+
+    Args:
+        out (Path): The race's folder.
+        cfg (Config): The race's.
+        upsamplers (list[str]): Whose predictions are shown.
+        seed (int): Of the runs that made them.
+        count (int): Number of test images. Default: 4.
+
+    Returns:
+        list[dict]: For each image ``image``, ``truth`` and ``predictions``,
+        the last a dict from upsampler to path. Truth and predictions are PNG
+        files of labels as the data set stores them: where the config has
+        ``reduce_zero_label``, 0 is ignored and class i is i + 1.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    infos = [dataset.get_data_info(i) for i in range(min(count, len(dataset)))]
+    return [
+        dict(
+            image=Path(info['img_path']),
+            truth=Path(info['seg_map_path']),
+            predictions={
+                name: folder_of(out, name, seed)
+                / PREDICTIONS
+                / f'{Path(info["img_path"]).stem}.png'
+                for name in upsamplers
+            },
+        )
+        for info in infos
+    ]
+
+
+# ---- table ------------------------------------------------------------------
+
+
+def preface(result):
+    """What the figures are, and of what."""
+    made = result['environment']
+    seeds = result['seeds']
+    spread = (
+        'Figures are means ± standard deviations (n - 1) over the seeds '
+        f'{", ".join(map(str, seeds))}'
+        if len(seeds) > 1
+        else f'Figures are those of seed {seeds[0]} alone'
+    )
+    memory = (
+        "what PyTorch's tensors take on the GPU at most while it trains"
+        if made['cuda']
+        else 'the training process at most, resident, with interpreter and '
+        'libraries'
+    )
+    size = 'x'.join(map(str, result['size']))
+    return (
+        f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
+        'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): the IoU of '
+        'what is near the contours, summed over images and averaged over '
+        'classes as mIoU is. Parameters and FLOPs are as get_flops.py counts '
+        'them, times the median and quartiles of the inference of one image, '
+        f'all for {size} pixels; memory is {memory}.\n'
+        f'Measured on {made["date"]}, {made["machine"]}, one thread a run, '
+        f'torch {made["torch"]}, mmsapa {made["commit"] or made["mmsapa"]}.'
+    )
+
+
+def table_of(result):
+    table = PrettyTable()
+    rows = result['rows']
+
+    def add(head, cell, align='r'):
+        table.add_column(head, [cell(row) for row in rows], align)
+
+    def add_runs(head, key, unit, digits):
+        add(
+            head,
+            lambda row: spread_of(
+                [run[key] / unit for run in row['runs']], digits
+            ),
+        )
+
+    add('upsampler', lambda row: row['upsampler'], 'l')
+    add_runs('mIoU', 'mIoU', 1, 2)
+    add_runs('boundary IoU', 'mBIoU', 1, 2)
+    add('parameters', lambda row: f'{row["params"]:,}')
+    add('FLOPs, G', lambda row: f'{row["flops"] / 1e9:.3f}')
+    add('ms an image', time_cell)
+    add_runs('peak memory, MB', 'peak_bytes', 1e6, 0)
+    return table
+
+
+def spread_of(numbers, digits):
+    """Mean ± standard deviation, if there is more than one."""
+    text = f'{statistics.mean(numbers):.{digits}f}'
+    if len(numbers) > 1:
+        text += f' ± {statistics.stdev(numbers):.{digits}f}'
+    return text
+
+
+def time_cell(row):
+    low, median, high = 1e3 * measure.quartiles(row['seconds'])
+    return f'{median:.1f} ({low:.1f} to {high:.1f})'
+
+
+def render(result, form):
+    table = table_of(result)
+    if form == 'markdown':
+        table.set_style(TableStyle.MARKDOWN)
+    parts = [preface(result), '', table.get_string()]
+    parts += [
+        f'\n{folder} has no result: {why}'
+        for folder, why in result['failed'].items()
+    ]
+    return '\n'.join(parts)
+
+
+# ---- command line -----------------------------------------------------------
+
+
+def race(args):
+    out = Path(args.out)
+    cfg = load_config(args.config, args.cfg_options)
+    draw_scenes(cfg)
+    check_data(cfg, 'train_dataloader', 'test_dataloader')
+    out.mkdir(parents=True, exist_ok=True)
+    allow_training_checkpoints()
+    runs = [(name, seed) for seed in args.seeds for name in args.upsamplers]
+    with lock(out) as keep:
+        settings = prepare(out, cfg, runs, args.redo)
+        failed = train_all(
+            list(settings),
+            cfg.train_cfg.max_iters,
+            places(args.jobs),
+            keep,
+        )
+        result = collect(
+            out, cfg, args.upsamplers, args.seeds, settings, failed
+        )
+        write(out / 'race.json', json.dumps(result, indent=1))
+        write(out / 'race.md', render(result, 'markdown'))
+    print(render(result, args.format))
+    if failed:
+        sys.exit(
+            f'{len(failed)} of {len(runs)} runs have no result; '
+            f'{next(iter(failed)) / LOG} says more. The same command goes on.'
+        )
+
+
+def show(args):
+    path = Path(args.out, 'race.json')
+    if not path.is_file():
+        sys.exit(f'{args.out} holds no finished race: there is no {path}.')
+    print(render(json.loads(path.read_text()), args.format))
+
+
+def positive(text):
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(
+            f'expected a number from 1 on, got {text}.'
+        )
+    return int(text)
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--config',
+        default=str(CONFIG),
+        help='of a segmentor with a slot; default: %(default)s',
+    )
+    parser.add_argument(
+        '--upsamplers',
+        nargs='+',
+        type=published.one_of(UPSAMPLERS),
+        default=['nearest', 'bilinear', 'sapa-i', 'sapa-b', 'sapa-g'],
+        metavar='NAME',
+        help=', '.join(UPSAMPLERS),
+    )
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[0], metavar='N'
+    )
+    parser.add_argument(
+        '--jobs',
+        type=positive,
+        metavar='N',
+        help='runs at the same time; default: one a GPU, or one a core',
+    )
+    parser.add_argument(
+        '--out', default='work_dirs/race', help='folder; default: %(default)s'
+    )
+    parser.add_argument(
+        '--redo',
+        action='store_true',
+        help='throw away runs in it that were made with other settings',
+    )
+    parser.add_argument(
+        '--show',
+        action='store_true',
+        help='only print the table of the race that is in it',
+    )
+    parser.add_argument(
+        '--format', choices=['text', 'markdown'], default='text'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config',
+    )
+    parser.add_argument('--run', type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    for name in ('upsamplers', 'seeds'):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    # The libraries' asides would tear the progress bar.
+    warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
+    if args.run:
+        return run_alone(args.run)
+    if args.show:
+        return show(args)
+    words = sys.argv[1:] if argv is None else argv
+    again = command_line(sys.argv[0], *words)
+    with interruptible(f'Stopped. To go on: {again}'):
+        race(args)
+
+
+if __name__ == '__main__':
+    main()
