@@ -71,6 +71,7 @@ from mmsapa.runner import (
     interruptible,
     prepare_test,
 )
+from mmsapa.visualization import Comparison, draw_comparison
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
@@ -750,38 +751,40 @@ def compare_notes(results):
                 )
 
 
-def comparison_files(out, cfg, upsamplers, seed, count=4):
-    """Files for a sheet that shows upsamplers side by side.
+def draw_sheet(out, cfg, upsamplers, seed, count=3):
+    """Draw upsamplers side by side, on the first test images.
 
     Args:
         out (Path): The race's folder.
         cfg (Config): The race's.
         upsamplers (list[str]): Whose predictions are shown.
         seed (int): Of the runs that made them.
-        count (int): Number of test images. Default: 4.
-
-    Returns:
-        list[dict]: For each image ``image``, ``truth`` and ``predictions``,
-        the last a dict from upsampler to path. Truth and predictions are PNG
-        files of labels as the data set stores them: where the config has
-        ``reduce_zero_label``, 0 is ignored and class i is i + 1.
+        count (int): Number of test images. Default: 3.
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    infos = [dataset.get_data_info(i) for i in range(min(count, len(dataset)))]
-    return [
-        dict(
-            image=Path(info['img_path']),
-            truth=Path(info['seg_map_path']),
-            predictions={
-                name: folder_of(out, name, seed)
-                / PREDICTIONS
-                / f'{Path(info["img_path"]).stem}.png'
-                for name in upsamplers
-            },
-        )
-        for info in infos
-    ]
+
+    def labels(path):
+        # As the data set stores them: 0 may stand for what is ignored.
+        stored = mmcv.imread(path, 'unchanged', backend='pillow')
+        return stored.astype(int) - bool(dataset.reduce_zero_label)
+
+    folders = {name: folder_of(out, name, seed) for name in upsamplers}
+    rows = []
+    for i in range(min(count, len(dataset))):
+        info = dataset.get_data_info(i)
+        stem = Path(info['img_path']).stem
+        predictions = {
+            name: labels(folder / PREDICTIONS / f'{stem}.png')
+            for name, folder in folders.items()
+        }
+        image = mmcv.imread(info['img_path'], channel_order='rgb')
+        truth = labels(info['seg_map_path'])
+        rows.append(Comparison(image, predictions, truth, name=stem))
+    sheet = draw_comparison(
+        rows, dataset.metainfo['palette'], dataset.metainfo['classes']
+    )
+    sheet.savefig(out / 'race.png', pil_kwargs=dict(optimize=True))
 
 
 # ---- table ------------------------------------------------------------------
@@ -890,6 +893,9 @@ def race(args):
         )
         write(out / 'race.json', json.dumps(result, indent=1))
         write(out / 'race.md', render(result, 'markdown'))
+        finished = [row['upsampler'] for row in result['rows']]
+        if finished and not failed:
+            draw_sheet(out, cfg, finished, args.seeds[0])
     print(render(result, args.format))
     if failed:
         sys.exit(
