@@ -236,6 +236,12 @@ def test_bad_arguments_are_named(arguments, words, capsys):
     assert re.search(words, capsys.readouterr().err)
 
 
+def test_a_base_that_is_not_there_is_named(tmp_path):
+    (tmp_path / 'config.py').write_text("_base_ = './no_base.py'")
+    with pytest.raises(SystemExit, match='Cannot read .*no_base.py'):
+        race.load_config(tmp_path / 'config.py')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [

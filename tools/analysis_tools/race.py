@@ -98,7 +98,10 @@ def load_config(path, options=None):
     """
     if not os.path.isfile(path):
         sys.exit(f'There is no config file {path}.')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (ImportError, FileNotFoundError) as error:
+        sys.exit(f'Cannot read {path}: {error}')
     cfg.merge_from_dict(options or {})
     if cfg.get('default_scope') != 'mmseg' or not slots_of(cfg.model):
         sys.exit(
