@@ -65,24 +65,7 @@ class A2U(GuidedUpsampler):
         for module in self.children():
             module.reset_parameters()
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """Upsample ``x`` to the size of its guide.
-
-        Args:
-            x (Tensor[N, in_channels, H, W]): Decoder feature, low
-                resolution.
-            guide (Tensor[N, guide_channels, Hq, Wq]): Encoder feature of the
-                resolution to reach; (H - 1) * s < Hq <= H * s, and Wq
-                likewise.
-
-        Returns:
-            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
-
-        Raises:
-            TypeError: If there is no guide.
-            ValueError: If channels or sizes do not fit together.
-        """
-        self._check(x, guide)
+    def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(guide, self.filter_size)
         padded = self._pad(guide, x, self.filter_size)
         u = self._filter(padded, self.u(pooled), self.norm_u)

@@ -68,24 +68,7 @@ class FADE(GuidedUpsampler):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """Upsample ``x`` to the size of its guide.
-
-        Args:
-            x (Tensor[N, in_channels, H, W]): Decoder feature, low
-                resolution.
-            guide (Tensor[N, guide_channels, Hq, Wq]): Encoder feature of the
-                resolution to reach; (H - 1) * s < Hq <= H * s, and Wq
-                likewise.
-
-        Returns:
-            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
-
-        Raises:
-            TypeError: If there is no guide.
-            ValueError: If channels or sizes do not fit together.
-        """
-        self._check(x, guide)
+    def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         # A convolution is linear, so each map has its own at its own
         # resolution, with the same weights, and the bias comes in once.
         logits = self.kernels(self.compress_guide(guide))

@@ -44,6 +44,29 @@ class GuidedUpsampler(BaseModule):
     def _reset_parameters(self):
         raise NotImplementedError
 
+    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
+        """Upsample ``x`` to the size of its guide.
+
+        Args:
+            x (Tensor[N, in_channels, H, W]): Decoder feature, low
+                resolution.
+            guide (Tensor[N, guide_channels, Hq, Wq]): What the result is
+                about to be merged with, usually the encoder feature of that
+                resolution; (H - 1) * s < Hq <= H * s, and Wq likewise.
+
+        Returns:
+            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
+
+        Raises:
+            TypeError: If there is no guide.
+            ValueError: If channels or sizes do not fit together.
+        """
+        self._check(x, guide)
+        return self._upsample(x, guide)
+
+    def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def extra_repr(self) -> str:
         """What its modules do not show."""
         return (

@@ -86,24 +86,7 @@ class IndexNet(GuidedUpsampler):
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """Upsample ``x`` to the size of its guide.
-
-        Args:
-            x (Tensor[N, in_channels, H, W]): Decoder feature, low
-                resolution.
-            guide (Tensor[N, guide_channels, Hq, Wq]): Encoder feature of the
-                resolution to reach; (H - 1) * s < Hq <= H * s, and Wq
-                likewise.
-
-        Returns:
-            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
-
-        Raises:
-            TypeError: If there is no guide.
-            ValueError: If channels or sizes do not fit together.
-        """
-        self._check(x, guide)
+    def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         index = self.index(self._pad(guide, x, self.index[0].kernel_size[0]))
         if not self.holistic:
             # By place, then channel; shuffled by channel, then place.

@@ -108,23 +108,7 @@ class SAPA(GuidedUpsampler):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
 
-    def forward(self, x: Tensor, guide: Tensor | None = None) -> Tensor:
-        """Upsample ``x`` to the size of its guide.
-
-        Args:
-            x (Tensor[N, in_channels, H, W]): Decoder feature, low
-                resolution.
-            guide (Tensor[N, guide_channels, Hq, Wq]): What the result is
-                about to be merged with, usually the encoder feature of that
-                resolution; (H - 1) * s < Hq <= H * s, and Wq likewise.
-
-        Returns:
-            Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
-
-        Raises:
-            TypeError: If there is no guide.
-            ValueError: If channels or sizes do not fit together.
-        """
+    def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         query, key = self._embed(x, guide)
         return sapa_upsample(
             query, key, x, self.kernel_size, self.scale_factor
@@ -140,12 +124,12 @@ class SAPA(GuidedUpsampler):
         Returns:
             Tensor[N, K * K, Hq, Wq]: As :func:`mmsapa.ops.sapa_kernels`.
         """
+        self._check(x, guide)
         query, key = self._embed(x, guide)
         return sapa_kernels(query, key, self.kernel_size, self.scale_factor)
 
-    def _embed(self, x: Tensor, guide: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Make the queries of the guide and the keys of ``x``."""
-        self._check(x, guide)
         if self.variant == 'I':
             return self.norm_guide(guide), self.norm_x(x)
         query = self._project(guide, self.norm_guide, self.query)
