@@ -32,7 +32,9 @@ def train(request, tmp_path, scope):
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(settings)
         cfg.work_dir = str(tmp_path / name)
+        # mmengine keeps a visualizer for every name, with its folder.
         cfg.experiment_name = f'{tmp_path.name}_{kind}_{name}'
+        cfg.visualizer.name = cfg.experiment_name
         cfg.launcher = 'none'
         for loader in ('train', 'val', 'test'):
             cfg[f'{loader}_dataloader'].num_workers = 0
