@@ -1,6 +1,6 @@
 # A SegFormer with half of MiT-B0, one block a stage, and SAPA-G on the demo's
-# scenes, small enough that one CPU core trains it from scratch in about two
-# and a half minutes: what tools/analysis_tools/race.py compares upsamplers in.
+# scenes, small enough that one CPU core trains it from scratch in a few
+# minutes: what tools/analysis_tools/race.py compares upsamplers in.
 _base_ = './segformer_mit-b1_sapa-g_demo.py'
 
 model = dict(
