@@ -4,11 +4,11 @@ from .comparison import (
     Comparison,
     Detections,
     disagreement,
-    draw_comparison,
     find_boxes,
     image_iou,
     match_detections,
 )
+from .comparison_sheet import draw_comparison
 from .recorder import Recording, Stage, find_stages, record
 from .sapa_sheet import draw_sapa_sheet
 

@@ -106,6 +106,14 @@ def test_predictions_that_agree_have_no_box():
     assert inches(draw_comparison([row], PALETTE))[0] == 9
 
 
+def test_a_single_prediction_is_held_against_the_truth():
+    row = scene(operators=2)
+    del row.predictions['operator 0']
+    (wrong,) = row.predictions.values()
+    assert ((disagreement(row, 3) > 0) == (wrong != row.truth)).all()
+    assert not disagreement(row._replace(truth=None), 3).any()
+
+
 def test_pairs_are_counted_where_the_truth_counts():
     a, b, c = (np.full((8, 8), i) for i in (0, 0, 1))
     truth = np.zeros((8, 8), int)
