@@ -34,6 +34,9 @@ PALETTE = (
 # evaluation leave out; the ground is a class like any other.
 GROUND = 1
 FORMATS = ('ade', 'coco')
+# What the demo's configs are made for: how many, and their sides in pixels.
+NUM_TRAIN, NUM_VAL = 1500, 100
+SIZES = dict(ade=128, coco=96)
 MANIFEST = 'demo_data.json'
 # Raised whenever the same arguments give other bytes than before.
 VERSION = 1
@@ -217,7 +220,13 @@ def _texture(rng, size, colour):
 
 
 def make_dataset(
-    out, layout, num_train, num_val, size=128, seed=0, nproc=None
+    out,
+    layout,
+    num_train=NUM_TRAIN,
+    num_val=NUM_VAL,
+    size=None,
+    seed=0,
+    nproc=None,
 ):
     """Write a demo data set, unless it lies there already.
 
@@ -228,9 +237,10 @@ def make_dataset(
     Args:
         out (str): Folder that gets a subfolder ``layout``.
         layout (str): 'ade' or 'coco'.
-        num_train (int): Number of training images.
-        num_val (int): Number of validation images.
-        size (int): Side of the images. Defaults to 128.
+        num_train (int): Number of training images. Defaults to 1500.
+        num_val (int): Number of validation images. Defaults to 100.
+        size (int, optional): Side of the images. Defaults to what the demo's
+            configs take: 128 in 'ade', 96 in 'coco'.
         seed (int): Seed. Defaults to 0.
         nproc (int, optional): Number of processes. Defaults to one a core,
             at most eight.
@@ -244,6 +254,8 @@ def make_dataset(
     """
     if layout not in FORMATS:
         raise ValueError(f'layout must be one of {FORMATS}, got {layout!r}')
+    if size is None:
+        size = SIZES[layout]
     if min(num_train, num_val, size) < 1:
         raise ValueError(
             'num_train, num_val and size must be positive, got '

@@ -4,7 +4,12 @@ import argparse
 import os.path as osp
 import sys
 
-from mmsapa.demo_data import FORMATS, make_dataset
+from mmsapa.demo_data import (
+    FORMATS,
+    NUM_TRAIN,
+    NUM_VAL,
+    make_dataset,
+)
 from mmsapa.runner import interruptible
 
 
@@ -14,9 +19,13 @@ def main():
     parser.add_argument(
         '--layout', nargs='+', choices=FORMATS, default=list(FORMATS)
     )
-    parser.add_argument('--train', type=int, default=2000, metavar='N')
-    parser.add_argument('--val', type=int, default=100, metavar='N')
-    parser.add_argument('--size', type=int, default=128, help='side in pixels')
+    parser.add_argument('--train', type=int, default=NUM_TRAIN, metavar='N')
+    parser.add_argument('--val', type=int, default=NUM_VAL, metavar='N')
+    parser.add_argument(
+        '--size',
+        type=int,
+        help="side in pixels (default: the demo's, 128 in ade, 96 in coco)",
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--nproc', type=int, help='processes')
     args = parser.parse_args()
