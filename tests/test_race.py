@@ -23,6 +23,7 @@ TOOL = ROOT / 'tools/analysis_tools/race.py'
 sys.path.append(str(TOOL.parent))
 
 import race  # noqa: E402
+import race_run  # noqa: E402
 
 # With dropout, because a run that goes on must go on with that too.
 REST = """
@@ -152,7 +153,7 @@ def recorded(config, upsampler, seed, folder):
         'flip',
         'flip_direction',
     )
-    runner, hook = race.make_runner(cfg, lambda iteration: None)
+    runner, hook = race_run.make_runner(cfg, lambda iteration: None)
     record = Record()
     runner.register_hook(record)
     runner.train()
@@ -188,6 +189,30 @@ def test_upsamplers_of_one_seed_differ_in_nothing_else(
     assert other.seen != first.seen
     for what in ('start', 'batches'):
         assert others_notes[what] != notes[0][what]
+
+
+def test_runs_may_start_from_a_trained_model(config, tmp_path, scope):
+    scope('mmseg')
+    trained = race_run.start_of(
+        race.config_of_run(race.load_config(config), 'bilinear', 7)
+    )
+    path = tmp_path / 'trained.pth'
+    torch.save(dict(state_dict=trained), path)
+    cfg = race.load_config(config, dict(load_from=str(path)))
+    for upsampler, seed in (('nearest', 0), ('sapa-g', 1)):
+        start = race_run.start_of(race.config_of_run(cfg, upsampler, seed))
+        assert list(start) == list(trained)
+        assert all(torch.equal(start[key], trained[key]) for key in start)
+    # In its place lies one with other weights.
+    made = race.surroundings_of(cfg)['start']
+    key = next(iter(trained))
+    del trained[key]
+    torch.save(dict(state_dict=trained), path)
+    assert race.surroundings_of(cfg)['start'] != made
+    with pytest.raises(SystemExit, match=f'does not fit the raced.*{key}'):
+        race.prepare(tmp_path / 'out', cfg, [('nearest', 0)], redo=False)
+    with pytest.raises(SystemExit, match='There is no checkpoint no.pth'):
+        race.load_config(config, dict(load_from='no.pth'))
 
 
 def test_an_unfair_race_has_no_table():

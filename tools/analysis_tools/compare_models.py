@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from inference import (
+    check_checkpoint,
     find_images,
     load_model,
     read_config,
@@ -56,7 +57,8 @@ def read_models(args):
                 f'--model: expected CONFIG CHECKPOINT, got {config} alone.'
             )
         checkpoint, *settings = rest
-        cfg = read_config(config, checkpoint, settings_of(settings))
+        cfg = read_config(config, settings_of(settings))
+        check_checkpoint(checkpoint)
         found.append((cfg, checkpoint))
     (first, _), *others = found
     for cfg, _ in others:

@@ -17,18 +17,17 @@ from mmsapa.runner import load_config
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 
 
-def read_config(config, checkpoint, settings):
-    """Read a config, and see that its checkpoint is there.
+def read_config(config, settings):
+    """Read a config.
 
     Args:
         config (str): File.
-        checkpoint (str): File or address.
         settings (dict, optional): As ``--cfg-options`` has them.
 
     Returns:
         Config: With ``settings``.
     """
-    cfg = load_config(
+    return load_config(
         argparse.Namespace(
             config=config,
             cfg_options=settings,
@@ -37,9 +36,12 @@ def read_config(config, checkpoint, settings):
             work_dir=None,
         )
     )
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
-        sys.exit(f'There is no checkpoint {checkpoint}.')
-    return cfg
+
+
+def check_checkpoint(path):
+    """Stop in a sentence if a checkpoint, file or address, is not there."""
+    if '://' not in path and not Path(path).is_file():
+        sys.exit(f'There is no checkpoint {path}.')
 
 
 def load_model(cfg, checkpoint, device):
@@ -49,31 +51,51 @@ def load_model(cfg, checkpoint, device):
         nn.Module: In evaluation mode, ready for ``inference_model`` or
         ``inference_detector``.
     """
-    allow_training_checkpoints()
     if cfg.default_scope == 'mmseg':
         from mmseg.apis import init_model as init
     else:
         from mmdet.apis import init_detector as init
     model = revert_sync_batchnorm(init(cfg, None, device=device))
+    loaded = load_weights(
+        model,
+        checkpoint,
+        cfg.filename,
+        'Name the config that it was trained with, or put its settings after '
+        'the checkpoint as KEY=VALUE.',
+    )
+    dataset = test_dataset(cfg, lazy_init=True)
+    trained = loaded.get('meta', {}).get('dataset_meta') or {}
+    model.dataset_meta = {**dataset.metainfo, **trained}
+    return model
+
+
+def load_weights(model, checkpoint, what, advice):
+    """Load all weights of a model, or say in a sentence why not.
+
+    Weights that are not there would be random ones, and what such a model
+    predicts says nothing about its operator.
+
+    Args:
+        model (nn.Module): Takes the weights.
+        checkpoint (str): File or address.
+        what (str): The model, in words.
+        advice (str): A sentence for whom the checkpoint does not fit.
+
+    Returns:
+        dict: The checkpoint.
+    """
+    allow_training_checkpoints()
     try:
-        # Weights that are not there would be random ones, and what such a
-        # model predicts says nothing about its operator.
-        loaded = load_checkpoint(
+        return load_checkpoint(
             model, checkpoint, map_location='cpu', strict=True
         )
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         reason = next((line for line in lines[1:] if line), lines[0])
         sys.exit(
-            f'{checkpoint} does not fit {cfg.filename}: '
-            f'{textwrap.shorten(reason, 160, placeholder=" …")} Name the '
-            'config that it was trained with, or put its settings after the '
-            'checkpoint as KEY=VALUE.'
+            f'{checkpoint} does not fit {what}: '
+            f'{textwrap.shorten(reason, 160, placeholder=" …")} {advice}'
         )
-    dataset = test_dataset(cfg, lazy_init=True)
-    trained = loaded.get('meta', {}).get('dataset_meta') or {}
-    model.dataset_meta = {**dataset.metainfo, **trained}
-    return model
 
 
 def test_dataset(cfg, **kwargs) -> BaseDataset:

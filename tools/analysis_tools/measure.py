@@ -183,14 +183,15 @@ def _peak(make, arguments):
     for _ in range(2):
         small()
     gc.collect()
-    before, code = _status('VmRSS'), _status('RssFile')
+    before, code = memory('VmRSS'), memory('RssFile')
     CLEAR_REFS.write_text('5')  # the high-water mark starts anew
     outputs = run()
-    code = _status('RssFile') - code  # which the small run had no use for
-    return _status('VmHWM') - before - code - sum(x.nbytes for x in outputs)
+    code = memory('RssFile') - code  # which the small run had no use for
+    return memory('VmHWM') - before - code - sum(x.nbytes for x in outputs)
 
 
-def _status(field):
+def memory(field):
+    """Bytes of this process, as Linux counts them: VmRSS, VmHWM, ..."""
     for line in Path('/proc/self/status').read_text().splitlines():
         if line.startswith(f'{field}:'):
             return int(line.split()[1]) * 1024

@@ -10,7 +10,8 @@ from the same numbers, the batches are the same, flips and all, and so is the
 randomness of dropout. Each run notes a hash of the weights that it started
 from and of all batches, and the race compares them. After training the model
 is tested on the config's test images; times are taken when all are trained,
-in turns.
+in turns. Where the config has a load_from, all runs start from that trained
+model, and upsamplers alone are new.
 
 A race that was stopped, by whatever, goes on when it is started again: runs
 that are finished stay, and the others go on from their last checkpoint, with
@@ -22,12 +23,9 @@ on a GPU some of PyTorch's own kernels add in no fixed order.
 import argparse
 import copy
 import fcntl
-import hashlib
 import json
 import os
 import queue
-import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -47,40 +45,31 @@ import mmengine
 import mmseg
 import numpy as np
 import published_tables as published
+import race_run
 import torch
-from mmengine.config import Config, DictAction
+from inference import check_checkpoint, read_config
+from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.runner import load_checkpoint
 from papers import UPSAMPLERS
 from prettytable import PrettyTable, TableStyle
+from race_run import PREDICTIONS, RESULT, digest, slots_of, weights_of, write
 from tqdm import tqdm
 
 import mmsapa
-from mmsapa.checkpoint import (
-    allow_training_checkpoints,
-    find_last_checkpoint,
-)
+from mmsapa.checkpoint import allow_training_checkpoints
 from mmsapa.demo_data import make_dataset
-from mmsapa.runner import (
-    build_runner,
-    check_data,
-    command_line,
-    interruptible,
-    prepare_test,
-)
+from mmsapa.runner import check_data, command_line, interruptible
 from mmsapa.visualization import Comparison, draw_comparison
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
-# As tools/demo.py draws them.
-DATA, NUM_TRAIN, NUM_VAL = 'data/demo', 1500, 100
+DATA = 'data/demo'
 ROUNDS = 15
-# What a run's folder holds, besides mmengine's logs and checkpoints.
-SETTINGS, RESULT, LOG = 'settings.json', 'result.json', 'run.log'
-PREDICTIONS = 'predictions'
+# What a run's folder holds, besides what race_run.py writes.
+SETTINGS, LOG = 'settings.json', 'run.log'
 
 
 # ---- what is raced ----------------------------------------------------------
@@ -96,14 +85,10 @@ def load_config(path, options=None):
     Returns:
         Config: The config.
     """
-    if not os.path.isfile(path):
-        sys.exit(f'There is no config file {path}.')
-    try:
-        cfg = Config.fromfile(path)
-    except (ImportError, FileNotFoundError) as error:
-        sys.exit(f'Cannot read {path}: {error}')
-    cfg.merge_from_dict(options or {})
-    if cfg.get('default_scope') != 'mmseg' or not slots_of(cfg.model):
+    cfg = read_config(str(path), options)
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    if cfg.default_scope != 'mmseg' or not slots_of(cfg.model):
         sys.exit(
             f'{path}: expected a config of MMSegmentation with a slot, such '
             f"as mmsapa.SegformerHead's upsample_cfg; take {CONFIG} as an "
@@ -115,17 +100,6 @@ def load_config(path, options=None):
             f'train_cfg.max_iters, got {dict(cfg.train_cfg)}.'
         )
     return cfg
-
-
-def slots_of(node):
-    """All parts of a model's config that take our ``upsample_cfg``."""
-    if isinstance(node, (list, tuple)):
-        return [slot for part in node for slot in slots_of(part)]
-    if not isinstance(node, dict):
-        return []
-    found = [slot for part in node.values() for slot in slots_of(part)]
-    ours = str(node.get('type')).startswith('mmsapa.')
-    return found + [node] * (ours and 'upsample_cfg' in node)
 
 
 def config_of_run(cfg, upsampler, seed):
@@ -145,8 +119,9 @@ def config_of_run(cfg, upsampler, seed):
     cfg.randomness = dict(seed=seed)
     cfg.setdefault('env_cfg', {})
     cfg.env_cfg.cudnn_benchmark = False
-    cfg.load_from, cfg.resume = None, False
-    cfg.launcher = 'none'
+    # Every run starts from it, and none goes on from it.
+    cfg.start_from, cfg.load_from = cfg.get('load_from'), None
+    cfg.resume = False
     # A worker draws flips from a seed that it is told; this process has one
     # stream for these and for whatever else is random.
     if not cfg.train_dataloader.get('num_workers'):
@@ -180,8 +155,8 @@ def surroundings_of(cfg):
     """What figures hang on besides a run's config.
 
     Returns:
-        dict: Names and sizes of the data's files, the code that computes,
-        versions, and the machine.
+        dict: Names and sizes of the data's files, the checkpoint to start
+        from, the code that computes, versions, and the machine.
     """
     package = Path(mmsapa.__file__).parent
     code = [
@@ -202,20 +177,14 @@ def surroundings_of(cfg):
                 for path in (info['img_path'], info['seg_map_path'])
             ]
             data[part] = digest(json.dumps(files).encode())
+    start = Path(cfg.get('load_from') or '')
     return dict(
         data=data,
+        start=digest(start.read_bytes()) if start.is_file() else None,
         code=digest(*(path.read_bytes() for path in sorted(code))),
         versions={module.__name__: module.__version__ for module in modules},
         machine=measure.environment(get_device())['machine'],
     )
-
-
-def digest(*parts):
-    """A short hash of bytes."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()[:16]
 
 
 def differences(there, here, name=''):
@@ -238,210 +207,7 @@ def draw_scenes(cfg):
     root = Path(DATA, 'ade')
     wanted = Path(cfg.train_dataloader.dataset.get('data_root') or '')
     if wanted.parent == root and not root.exists():
-        make_dataset(DATA, 'ade', NUM_TRAIN, NUM_VAL)
-
-
-# ---- a run ------------------------------------------------------------------
-
-
-class SameForAll(Hook):
-    """Gives runs of one seed the same start, and keeps count.
-
-    Args:
-        start (dict[str, Tensor]): Weights of the model without upsamplers.
-        seed (int): Of what is random in training.
-        tell (Callable): Takes the number of iterations that are done.
-    """
-
-    # Before anything else sees a batch.
-    priority = 'VERY_HIGH'
-
-    def __init__(self, start, seed, tell):
-        self.start = start
-        self.seed = seed
-        self.tell = tell
-        self.resumed = None
-        self.rng = None
-        self.notes = dict(start='', batches='', peak_bytes=0)
-
-    def after_load_checkpoint(self, runner, checkpoint):
-        """Take the notes of the run that goes on."""
-        self.resumed = checkpoint['race']
-
-    def before_train(self, runner):
-        """Load the shared weights, unless the run goes on."""
-        self.tell(runner.iter)
-        if self.resumed:
-            self.notes = self.resumed['notes']
-            self.rng = self.resumed['rng']
-            return
-        keys = runner.model.load_state_dict(self.start, strict=False)
-        own = [key for key in keys.missing_keys if '.upsamplers.' not in key]
-        if own or keys.unexpected_keys:
-            raise RuntimeError(
-                'SameForAll: expected a model that differs from the one '
-                'without upsamplers by upsamplers alone, got '
-                f'{own + keys.unexpected_keys} too.'
-            )
-        state = runner.model.state_dict()
-        self.notes['start'] = digest(
-            *(as_bytes(state[key]) for key in sorted(self.start))
-        )
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        """Hash the batch; before the first, set what is random."""
-        if self.rng:
-            set_rng(self.rng)
-        elif batch_idx == 0:
-            # Upsamplers with weights have drawn more than those without.
-            set_random_seed(self.seed)
-        self.rng = None
-        samples = data_batch['data_samples']
-        self.notes['batches'] = digest(
-            self.notes['batches'].encode(),
-            *map(as_bytes, data_batch['inputs']),
-            *(as_bytes(sample.gt_sem_seg.data) for sample in samples),
-        )
-
-    def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
-    ):
-        """Tell how far the run is."""
-        self.tell(runner.iter + 1)
-
-    def before_save_checkpoint(self, runner, checkpoint):
-        """Keep what mmengine does not: notes, and what is random."""
-        self.look_at_memory()
-        checkpoint['race'] = dict(notes=self.notes, rng=get_rng())
-
-    def look_at_memory(self):
-        """Note the peak of memory so far, in whichever process it was."""
-        self.notes['peak_bytes'] = max(self.notes['peak_bytes'], peak_bytes())
-
-
-def as_bytes(tensor):
-    return tensor.cpu().contiguous().numpy().tobytes()
-
-
-def get_rng():
-    """States of all generators, as a checkpoint may hold them."""
-    kind, numbers, *rest = np.random.get_state()
-    return dict(
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if get_device() == 'cuda' else [],
-        numpy=(kind, numbers.tolist(), *rest),
-        python=random.getstate(),
-    )
-
-
-def set_rng(states):
-    """Put back what :func:`get_rng` got."""
-    torch.set_rng_state(states['torch'].cpu())
-    if states['cuda']:
-        torch.cuda.set_rng_state_all([s.cpu() for s in states['cuda']])
-    np.random.set_state(states['numpy'])
-    random.setstate(states['python'])
-
-
-def peak_bytes():
-    """Largest memory of this process, or on a GPU of its tensors."""
-    if get_device() == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    try:
-        # A process inherits ru_maxrss from the one that started it.
-        return measure._status('VmHWM')
-    except (OSError, RuntimeError):
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def start_of(cfg):
-    """Weights that all runs of a seed start from, but for upsamplers."""
-    cfg = copy.deepcopy(cfg)
-    for slot in slots_of(cfg.model):
-        slot.upsample_cfg = None
-    set_random_seed(cfg.randomness.seed)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    model.init_weights()
-    return model.state_dict()
-
-
-def make_runner(cfg, tell):
-    """Build a run's runner, and its hook.
-
-    Returns:
-        tuple[Runner, SameForAll]: Both.
-    """
-    runner = build_runner(cfg)
-    seed = cfg.randomness.seed
-    hook = SameForAll(start_of(cfg), seed, tell)
-    runner.register_hook(hook)
-    # Upsamplers draw their own weights when training starts.
-    set_random_seed(seed)
-    return runner, hook
-
-
-def train_and_test(folder, tell):
-    """Train and test one run, from where it was left.
-
-    Args:
-        folder (Path): The run's, which holds its config.
-        tell (Callable): Takes the number of iterations that are done.
-    """
-    cfg = Config.fromfile(folder / 'config.py')
-    cfg.work_dir = str(folder)
-    last = find_last_checkpoint(str(folder))
-    if last:
-        cfg.load_from, cfg.resume = last, True
-    prepare_test(cfg, out=str(folder / PREDICTIONS))
-    runner, hook = make_runner(cfg, tell)
-    runner.train()
-    hook.look_at_memory()
-    metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
-    write(folder / RESULT, json.dumps(dict(**metrics, **hook.notes)))
-    tidy(folder, cfg.train_cfg.max_iters)
-
-
-def tidy(folder, iterations):
-    """Keep no more than the trained weights, as one checkpoint."""
-    final = weights_of(folder, iterations)
-    for path in folder.glob('iter_*.pth'):
-        if path != final:
-            path.unlink()
-    checkpoint = torch.load(final, map_location='cpu')
-    kept = {key: checkpoint[key] for key in ('meta', 'state_dict')}
-    partial = final.with_suffix('.partial')
-    torch.save(kept, partial)
-    partial.replace(final)
-
-
-def weights_of(folder, iterations):
-    return folder / f'iter_{iterations}.pth'
-
-
-def write(path, text):
-    """Write a file that is either whole or not there."""
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(text + '\n')
-    partial.replace(path)
-
-
-def run_alone(folder):
-    """Be the process of one run, which tells its parent how far it is."""
-    parent = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def tell(iteration):
-        try:
-            print(iteration, file=parent)
-        except BrokenPipeError:
-            # The parent was killed; who starts it again wants the folder.
-            os._exit(1)
-
-    if get_device() == 'cpu':
-        torch.set_num_threads(1)
-    with interruptible('Stopped.'):
-        train_and_test(folder, tell)
+        make_dataset(DATA, 'ade')
 
 
 # ---- all runs ---------------------------------------------------------------
@@ -500,13 +266,16 @@ def prepare(out, cfg, runs, redo):
             f'{", ".join(words[:4])}{more}. Name another folder with --out, '
             'or have these run anew with --redo.'
         )
+    if cfg.get('load_from'):
+        # What does not fit is found before any work.
+        race_run.start_of(next(iter(configs.values())))
     for folder in others:
         print(f'{folder}: was made otherwise, runs anew.')
     for folder, config in configs.items():
         if not (folder / SETTINGS).is_file() or folder in others:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            config.dump(folder / 'config.py')
+            config.dump(folder / race_run.CONFIG)
             # Last: a folder that has it is complete.
             write(folder / SETTINGS, json.dumps(settings[folder], indent=1))
     return settings
@@ -596,7 +365,7 @@ def train_all(folders, iterations, where, keep):
 def start(folder, place, keep):
     with open(folder / LOG, 'a') as log:
         return subprocess.Popen(
-            [sys.executable, __file__, '--run', folder],
+            [sys.executable, race_run.__file__, folder],
             env={**os.environ, **place},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -972,7 +741,6 @@ def parse_args(argv):
         metavar='KEY=VALUE',
         help='settings that replace those of the config',
     )
-    parser.add_argument('--run', type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     for name in ('upsamplers', 'seeds'):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
@@ -983,8 +751,6 @@ def main(argv=None):
     args = parse_args(argv)
     # The libraries' asides would tear the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
-    if args.run:
-        return run_alone(args.run)
     if args.show:
         return show(args)
     words = sys.argv[1:] if argv is None else argv

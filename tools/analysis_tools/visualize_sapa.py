@@ -14,7 +14,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from inference import find_images, load_model, read_config, read_image
+from inference import (
+    check_checkpoint,
+    find_images,
+    load_model,
+    read_config,
+    read_image,
+)
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
@@ -42,7 +48,8 @@ def run(args):
     Yields:
         Path: Of each sheet.
     """
-    cfg = read_config(args.config, args.checkpoint, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
+    check_checkpoint(args.checkpoint)
     if cfg.default_scope == 'mmseg':
         # A sliding window would show its first place alone.
         cfg.model.test_cfg = dict(mode='whole')
