@@ -1,4 +1,5 @@
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -65,6 +66,23 @@ def test_writes_sheets_and_changes_nothing(train):
         for name, module in with_hook.model.named_modules()
         if 'upsamplers' in name
     )
+
+
+def test_sheets_reach_tensorboard(train):
+    reader = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator'
+    )
+    backend = dict(type='TensorboardVisBackend')
+    _, folder = train(
+        'board', custom_hooks=[HOOK], visualizer=dict(vis_backends=[backend])
+    )
+    (events,) = folder.rglob('events.out.tfevents.*')
+    board = reader.EventAccumulator(str(events)).Reload()
+    assert set(board.Tags()['images']) == {'sapa_train', 'sapa_val_0'}
+    assert [e.step for e in board.Images('sapa_train')] == [2, 4]
+    (sheet, _) = board.Images('sapa_train')
+    pixels = np.frombuffer(sheet.encoded_image_string, np.uint8)
+    assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).std() > 20
 
 
 def test_mistakes_stop_before_any_work(train):
