@@ -14,7 +14,9 @@ def run(folder, tmp_path, capsys, scope):  # noqa: F811
         scope('mmseg' if kind == 'seg' else 'mmdet')
         pair = folder / f'{kind}.py', folder / f'{kind}_sapa.pth'
         out = tmp_path / 'out'
-        tool.main([str(x) for x in (*pair, *arguments, '--out', out)])
+        if '--out' not in arguments:
+            arguments += '--out', out
+        tool.main([str(x) for x in (*pair, *arguments)])
         sheets = {
             path.relative_to(out).as_posix(): cv2.imread(str(path))
             for path in out.rglob('*.png')
@@ -36,6 +38,12 @@ def test_draws_a_folder_of_images_of_odd_sizes(run, folder, kind):  # noqa: F811
         assert (sheet == sheets[name]).all()
 
 
+def test_a_single_sheet_may_have_a_name(run, folder, tmp_path):  # noqa: F811
+    sheet = tmp_path / 'some/sheet.png'
+    run('seg', folder / 'images/a.png', '--out', sheet)
+    assert cv2.imread(str(sheet)).std() > 20
+
+
 def test_lists_stages(run):
     out, sheets = run('seg', '--list')
     assert [line for line in out.splitlines() if 'upsamplers' in line] == [
@@ -52,6 +60,7 @@ def test_mistakes_are_named(run, folder, capsys):  # noqa: F811
         ((image, '--stages', 'neck'), 'expected parts of decode_head'),
         ((image, '--points', '45,3'), 'x below 45 and y below 67, got 45,3'),
         ((image, '--channel', '99'), 'expected 0 to 15, got 99'),
+        ((folder / 'images', '--out', 'a.png'), 'a folder for 2 images'),
         ((folder / 'none.png',), 'There is no image or folder'),
     ):
         with pytest.raises(SystemExit) as stop:

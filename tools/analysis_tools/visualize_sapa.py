@@ -54,6 +54,12 @@ def run(args):
         # A sliding window would show its first place alone.
         cfg.model.test_cfg = dict(mode='whole')
     images = find_images(args.images)
+    single = args.out.suffix == '.png'
+    if single and len(images) > 1:
+        sys.exit(
+            f'--out: expected a folder for {len(images)} images, got the file '
+            f'{args.out}.'
+        )
     model = load_model(cfg, args.checkpoint, args.device)
     try:
         if args.list:
@@ -62,7 +68,7 @@ def run(args):
         find_stages(model, args.stages)
         for name, path in tqdm(images):
             sheet = draw(model, path, args)
-            out = args.out / f'{name}.png'
+            out = args.out if single else args.out / f'{name}.png'
             out.parent.mkdir(parents=True, exist_ok=True)
             sheet.savefig(out, pil_kwargs=dict(optimize=True))
             yield out
@@ -118,7 +124,8 @@ def parse_args(argv):
         '--out',
         type=Path,
         default=Path('sapa_sheets'),
-        help='folder for the sheets (default: sapa_sheets)',
+        help='folder for the sheets, or FILE.png for a single one (default: '
+        'sapa_sheets)',
     )
     parser.add_argument(
         '--device', default=get_device(), help='cpu or cuda:0, for example'
