@@ -523,24 +523,36 @@ class _Sheet:
 
     def frame(self, axis, box, number):
         """Draw a zoom box in the style of its number."""
-        from matplotlib.patches import Rectangle
-
-        x, y, w, h = box
+        left, top, right, bottom = np.add((*box[:2], *box[:2]), -0.5) + (
+            0, 0, *box[2:]
+        )  # fmt: skip
+        x = np.array([left, right, right, left, left])
+        y = np.array([top, top, bottom, bottom, top])
         line, halo, dash = BOX_STYLES[number % len(BOX_STYLES)]
+        if self.detects:
+            # Its corners alone, for detections have boxes too.
+            x, y = (_corners(values) for values in (x, y))
+            dash = '-'
         for colour, style, thick in ((halo, '-', 2.2), (line, dash, 1.1)):
-            axis.add_patch(
-                Rectangle(
-                    (x - 0.5, y - 0.5),
-                    w,
-                    h,
-                    fill=False,
-                    edgecolor=colour,
-                    linestyle=style,
-                    linewidth=thick,
-                    clip_on=False,
-                    zorder=4,
-                )
+            axis.plot(
+                x,
+                y,
+                color=colour,
+                linestyle=style,
+                linewidth=thick,
+                solid_capstyle='projecting',
+                solid_joinstyle='miter',
+                clip_on=False,
+                zorder=4,
             )
+
+
+def _corners(values, part=0.2):
+    """Of a coordinate along a closed outline, that near its corners."""
+    steps = np.diff(values)
+    pieces = [values[:-1], values[:-1] + part * steps, np.full(4, np.nan)]
+    pieces += [values[1:] - part * steps]
+    return np.append(np.stack(pieces, 1).ravel(), values[-1])
 
 
 def paint_labels(
