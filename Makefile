@@ -12,7 +12,7 @@ CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
 .PHONY: help env demo demo-det test lint format cuda-check benchmark tables race \
-  gpu clean
+  pictures gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
@@ -24,6 +24,7 @@ help:
 	@echo 'make benchmark   time the operators and layers; tables, JSON and plots'
 	@echo 'make tables      parameters and FLOPs beside the published ones'
 	@echo 'make race        train a small model with each upsampler, and compare'
+	@echo 'make pictures    train all that the README shows, and draw it'
 	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
 	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.12).'
@@ -89,9 +90,16 @@ tables: env
 	$(BIN)/python tools/analysis_tools/published_tables.py \
 	  --out docs/tables/published.md docs/tables/published.json
 
+RACE := $(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2
+
 # Nothing else should run in the end, when times are taken.
 race: env
-	$(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2
+	$(RACE) --out work_dirs/race
+	$(RACE) --out work_dirs/race-fine-tuned --config \
+	  configs/demo/segformer_mit-mini_sapa-g_demo-fine-tuned.py
+
+pictures: demo demo-det race
+	tools/make_pictures.sh
 
 # The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
 # SAPA-I.

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Draws the README's pictures anew. `make pictures` trains the demo's models
+# and runs the races first; what they are held against is trained here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=.venv/bin/python
+analysis=tools/analysis_tools
+
+# The demo's model with another upsampler, unless it is trained already.
+train() {  # CONFIG ITERATIONS WORK_DIR KEY=VALUE
+  [ -f "$3/iter_$2.pth" ] || "$python" tools/train.py "$1" --resume \
+    --work-dir "$3" --cfg-options "$4"
+}
+
+seg=configs/demo/segformer_mit-b1_sapa-g_demo.py
+seg_sapa=work_dirs/segformer_mit-b1_sapa-g_demo/iter_700.pth
+bilinear=model.decode_head.upsample_cfg=None
+train "$seg" 700 work_dirs/demo-bilinear "$bilinear"
+
+det=configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py
+det_sapa=work_dirs/faster-rcnn_r50_fpn-sapa-g_demo/iter_350.pth
+nearest=model.neck.upsample_cfg=None
+train "$det" 350 work_dirs/demo-nearest "$nearest"
+
+# The layer of highest resolution, in each.
+"$python" $analysis/visualize_sapa.py "$seg" "$seg_sapa" \
+  data/demo/ade/ADEChallengeData2016/images/validation/ADE_val_00000008.jpg \
+  --stages upsamplers.0 --out docs/pictures/inside-segformer.png
+"$python" $analysis/visualize_sapa.py "$det" "$det_sapa" \
+  data/demo/coco/val2017/000000000008.jpg \
+  --stages upsamplers.0 --out docs/pictures/inside-faster-rcnn.png
+
+"$python" $analysis/compare_models.py --indices 4 5 --difference \
+  --model "$seg" work_dirs/demo-bilinear/iter_700.pth "$bilinear" \
+  --model "$seg" "$seg_sapa" --names bilinear SAPA-G \
+  --out docs/pictures/segformer.png
+"$python" $analysis/compare_models.py --indices 1 3 --difference \
+  --model "$det" work_dirs/demo-nearest/iter_350.pth "$nearest" \
+  --model "$det" "$det_sapa" --names nearest SAPA-G --score-thr 0.5 \
+  --out docs/pictures/faster-rcnn.png
+
+for form in json md png; do
+  cp "work_dirs/race/race.$form" "docs/race/from-scratch.$form"
+  cp "work_dirs/race-fine-tuned/race.$form" "docs/race/fine-tuned.$form"
+done
