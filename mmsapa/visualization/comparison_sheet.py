@@ -101,7 +101,7 @@ def _check(row, first, num_classes):
         maps['truth'] = row.truth
     for name, values in maps.items():
         if isinstance(values, Detections) != isinstance(
-            row.predictions[names[0]], Detections
+            first.predictions[expected[0]], Detections
         ):
             raise ValueError(
                 f'{where}expected label maps or detections, got both; draw '
@@ -136,7 +136,7 @@ def _choose_boxes(row, zooms, num_classes):
     height, width = row.image.shape[:2]
     detects = isinstance(next(iter(row.predictions.values())), Detections)
     # An object is seen whole, the edge of a region need not be.
-    side = max(8, round((height * width) ** 0.5 / (2.5 if detects else 4)))
+    side = max(8, round((height * width) ** 0.5 / 2.5)) if detects else None
     return find_boxes(disagreement(row, num_classes), zooms, side)
 
 
@@ -194,11 +194,14 @@ class _Sheet:
         figure = Figure(figsize=(self.width, y), dpi=DPI, facecolor='white')
         self.size = (self.width, y)
         for x, top, text, style in self.texts:
-            figure.text(x / self.width, 1 - top / y, text, **style)
+            # File names may have dollar signs, and are no formulas.
+            figure.text(
+                x / self.width, 1 - top / y, text, parse_math=False, **style
+            )
         for place in self.axes:
             self.show(figure, *place)
         for top, handles, columns in legends:
-            figure.legend(
+            legend = figure.legend(
                 handles=handles,
                 loc='upper center',
                 bbox_to_anchor=(0.5, 1 - top / y),
@@ -211,6 +214,8 @@ class _Sheet:
                 columnspacing=1.4,
                 handletextpad=0.5,
             )
+            for text in legend.get_texts():
+                text.set_parse_math(False)
         return figure
 
     def left(self, column):
@@ -577,8 +582,10 @@ def paint_labels(
     return np.where(counted[..., None], pixels, grey).astype(np.uint8)
 
 
-def _rgb(text):
-    return tuple(int(text[i : i + 2], 16) for i in (1, 3, 5))
+def _rgb(colour):
+    from matplotlib.colors import to_rgb
+
+    return tuple(round(255 * part) for part in to_rgb(colour))
 
 
 def _halo(colour):

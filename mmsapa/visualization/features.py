@@ -23,31 +23,25 @@ def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
         list[list[np.ndarray]]: For each map its colours, float in 0 ... 1,
         [H, W, 3].
     """
-    centred = []
     covariance = 0
+    centred = []
     for family in families:
-        pixels = torch.cat([x.flatten(1) for x in family], 1).double()
+        # What overflowed in half precision has no colour of its own.
+        pixels = torch.cat([x.flatten(1) for x in family], 1)
+        pixels = torch.where(pixels.isfinite(), pixels, 0)
         pixels = pixels - pixels.mean(1, keepdim=True)
         centred.append(pixels)
+        product = (pixels @ pixels.T).double()
         # Families weigh the same, whatever their sizes and scales.
-        power = pixels.square().sum().clamp_min(1e-30)
-        covariance = covariance + pixels @ pixels.T / power
+        covariance = covariance + product / product.trace().clamp_min(1e-30)
     basis = torch.linalg.eigh(covariance)[1].flip(1)[:, :3]
     # A component's sign is arbitrary: its largest weight shall be positive.
     largest = basis.abs().argmax(0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
     colours = []
     for family, pixels in zip(families, centred, strict=True):
-        components = basis.T @ pixels
-        low, high = (
-            torch.quantile(
-                components[:, :: max(1, components.shape[1] // 2**20)],
-                q,
-                1,
-                True,
-            )
-            for q in (0.02, 0.98)
-        )
+        components = basis.T.to(pixels) @ pixels
+        low, high = (quantile(components, q)[:, None] for q in (0.02, 0.98))
         components = (components - low) / (high - low).clamp_min(1e-12)
         components = components.clamp(0, 1)
         missing = 3 - len(components)  # of maps with one or two channels
@@ -63,6 +57,19 @@ def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
             ]
         )
     return colours
+
+
+def quantile(values: Tensor, q: float) -> Tensor:
+    """Quantile along the last axis, of about a million values at most.
+
+    Args:
+        values (Tensor[..., N]): Of any length; PyTorch takes 16 million.
+        q (float): 0 to 1.
+
+    Returns:
+        Tensor[...]: The quantile.
+    """
+    return values[..., :: max(1, values.shape[-1] >> 20)].quantile(q, -1)
 
 
 def entropy(kernels: Tensor) -> Tensor:
@@ -144,11 +151,14 @@ def direction_colours(vectors: Tensor, longest: float) -> np.ndarray:
     return encoded.numpy()
 
 
-def sharpest(kernels: Tensor, number: int) -> list[tuple[int, int]]:
+def sharpest(
+    kernels: Tensor, scale_factor: int, number: int
+) -> list[tuple[int, int]]:
     """Pixels whose kernels are the most decided, far from each other.
 
     Args:
         kernels (Tensor[K * K, H, W]): As in :func:`entropy`.
+        scale_factor (int): High-res pixels along a low-res one.
         number (int): Of pixels.
 
     Returns:
@@ -161,7 +171,8 @@ def sharpest(kernels: Tensor, number: int) -> list[tuple[int, int]]:
     apart = max(height, width) / (number + 1)
     points = []
     # Windows that reach over the border are decided by what is not there.
-    margin = min(math.isqrt(len(kernels)), (min(height, width) - 1) // 2)
+    reach = math.isqrt(len(kernels)) // 2 * scale_factor
+    margin = min(reach, (min(height, width) - 1) // 2)
     inside = torch.full_like(values, torch.inf)
     inside[margin : height - margin, margin : width - margin] = 0
     values = values + inside

@@ -9,7 +9,12 @@ from mmengine.model import is_model_wrapper
 
 from ..registry import HOOKS
 from .recorder import find_stages, record
-from .sapa_sheet import draw_sapa_sheet, to_array
+from .sapa_sheet import (
+    check_channel,
+    check_points,
+    draw_sapa_sheet,
+    to_array,
+)
 
 
 @HOOKS.register_module()
@@ -17,7 +22,8 @@ class SAPAVisualizationHook(Hook):
     """Writes the sheet of :func:`draw_sapa_sheet` at an interval.
 
     It watches the iterations that are run anyway, and changes nothing in
-    model, data or random numbers. The sheet shows the first image of the
+    model, data or random numbers; what goes wrong with a sheet is logged, and
+    training goes on. The sheet shows the first image of the
     batch and goes to the runner's visualizer, hence to all of its backends:
     image files in the work dir, TensorBoard, and what else the config has.
 
@@ -28,16 +34,17 @@ class SAPAVisualizationHook(Hook):
         interval (int): Iterations from one sheet to the next in training;
             in validation and testing batches, from the first one on.
             Default: 500.
-        stages (Sequence[str], optional): Names of SAPA layers, or parts of
-            them. Default: all.
+        stages (Sequence[str] | str, optional): Names of SAPA layers, or parts
+            of them. Default: all.
         points (Sequence[tuple[int, int]]): As in :func:`draw_sapa_sheet`.
         channel (int, optional): As in :func:`draw_sapa_sheet`.
         modes (Sequence[str]): Where sheets are made, of ``'train'``,
             ``'val'`` and ``'test'``. Default: all three.
 
     Raises:
-        ValueError: If the interval is not positive or a mode unknown; when
-            running starts, if the model has no such stages.
+        ValueError: If the interval is not positive, a mode unknown, or there
+            are too many points; when running starts, if the model has no such
+            stages or channel, or is compiled.
     """
 
     priority = 'LOW'
@@ -45,7 +52,7 @@ class SAPAVisualizationHook(Hook):
     def __init__(
         self,
         interval: int = 500,
-        stages: Sequence[str] | None = None,
+        stages: Sequence[str] | str | None = None,
         points: Sequence[tuple[int, int]] = (),
         channel: int | None = None,
         modes: Sequence[str] = ('train', 'val', 'test'),
@@ -55,6 +62,7 @@ class SAPAVisualizationHook(Hook):
                 'SAPAVisualizationHook: expected interval >= 1 and modes of '
                 f'train, val and test, got {interval} and {list(modes)}.'
             )
+        check_points(points)
         self.interval = interval
         self.stages = stages
         self.points = points
@@ -64,7 +72,17 @@ class SAPAVisualizationHook(Hook):
 
     def before_run(self, runner):
         """Find the stages, so that a mistake stops before any work."""
-        find_stages(_unwrapped(runner.model), self.stages)
+        layers = find_stages(_unwrapped(runner.model), self.stages).values()
+        check_channel(
+            self.channel,
+            min(min(x.in_channels, x.guide_channels) for x in layers),
+        )
+        if runner.cfg.get('compile'):
+            raise ValueError(
+                'SAPAVisualizationHook: expected a model that is run as it '
+                'is, got compile=True in the config, which lets nobody watch; '
+                'remove one of them.'
+            )
 
     @master_only
     def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
@@ -81,15 +99,21 @@ class SAPAVisualizationHook(Hook):
     ):
         if self._watch is None:
             return
-        self._watch.close()
-        self._watch = None
-        sheet = draw_sapa_sheet(self._recording, self.points, self.channel)
         name, step = f'sapa_{mode}', runner.iter
         if mode == 'train':
             step += 1  # the iteration is not counted yet
         else:
             name += f'_{batch_idx}'
-        runner.visualizer.add_image(name, to_array(sheet), step)
+        watch, self._watch = self._watch, None
+        try:
+            watch.close()
+            sheet = draw_sapa_sheet(self._recording, self.points, self.channel)
+            runner.visualizer.add_image(name, to_array(sheet), step)
+        except Exception as error:
+            # A picture is not worth a training of days.
+            runner.logger.warning(f'{name}, {step}: no sheet, for {error}')
+        finally:
+            self._recording = None
 
 
 def _unwrapped(model):

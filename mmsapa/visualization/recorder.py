@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn as nn
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from ..upsamplers import SAPA
@@ -18,6 +19,7 @@ class Stage(NamedTuple):
 
     Attributes:
         name (str): The layer's in its model.
+        scale_factor (int): The layer's.
         guide (Tensor[Cg, Hq, Wq]): Encoder feature, float32, as all others.
         x (Tensor[C, H, W]): Decoder feature.
         kernels (Tensor[K * K, Hq, Wq]): Upsampling kernels, row by row.
@@ -25,6 +27,7 @@ class Stage(NamedTuple):
     """
 
     name: str
+    scale_factor: int
     guide: Tensor
     x: Tensor
     kernels: Tensor
@@ -35,8 +38,9 @@ class Recording:
     """What :func:`record` has seen.
 
     Attributes:
-        image (np.ndarray | None): RGB, uint8, [H, W, 3], padded as the model
-            had it; None before the model has run.
+        image (np.ndarray | None): RGB, uint8, [H, W, 3], resized, padded and
+            cropped as the model's backbone got it; None where the model has
+            neither backbone nor data preprocessor, or has not run.
         stages (list[Stage]): In the order of their calls.
     """
 
@@ -52,7 +56,8 @@ def record(
     """Record the first image that a model of OpenMMLab runs on.
 
     Nothing in the model changes: its forward is watched, not repeated, and
-    the kernels are computed again from what went in, without gradients.
+    the kernels are computed again from what went in, without gradients. What
+    goes wrong with that is raised at the end, not within the model.
 
     Args:
         model (nn.Module): Has SAPA layers in it.
@@ -66,31 +71,51 @@ def record(
         ValueError: If no SAPA layer has such a name.
     """
     layers = find_stages(model, stages)
+    preprocessor = _preprocessor(model)
     recording = Recording()
-    seen = set()
+    seen, errors = set(), []
 
-    def keep_image(module, inputs, output):
-        if recording.image is None:
-            recording.image = _image(module, inputs[0], output)
+    def once(key, keep, *arguments):
+        # A sliding window, or a detector of several images, calls it again.
+        if key not in seen:
+            seen.add(key)
+            try:
+                keep(*arguments)
+            except Exception as error:
+                errors.append(error)
 
-    def keep_stage(name, layer, inputs, output):
-        # A detector of several images, or a sliding window, calls it again.
-        if name not in seen:
-            seen.add(name)
-            recording.stages.append(_stage(name, layer, *inputs, output))
+    def keep_image(images):
+        recording.image = _image(images[0], preprocessor)
+
+    def keep_stage(*arguments):
+        recording.stages.append(_stage(*arguments))
+
+    def watch_backbone(module, args):
+        once('image', keep_image, *args)
+
+    def watch_layer(name, layer, args, kwargs, out):
+        inputs = signature(layer.forward).bind(*args, **kwargs).args
+        once(name, keep_stage, name, layer, *inputs, out)
 
     hooks = [
-        layer.register_forward_hook(partial(keep_stage, name))
+        layer.register_forward_hook(
+            partial(watch_layer, name), with_kwargs=True
+        )
         for name, layer in layers.items()
     ]
-    preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is not None:
-        hooks.append(preprocessor.register_forward_hook(keep_image))
+        hooks += [
+            module.register_forward_pre_hook(watch_backbone)
+            for name, module in model.named_modules()
+            if name.split('.')[-1] == 'backbone'
+        ]
     try:
         yield recording
     finally:
         for hook in hooks:
             hook.remove()
+    if errors:
+        raise errors[0]
 
 
 def find_stages(
@@ -100,8 +125,8 @@ def find_stages(
 
     Args:
         model (nn.Module): Any.
-        stages (Sequence[str], optional): Names or parts of names. Default:
-            all.
+        stages (Sequence[str] | str, optional): Names or parts of names.
+            Default: all.
 
     Returns:
         dict[str, SAPA]: In the order that the model lists them.
@@ -109,6 +134,8 @@ def find_stages(
     Raises:
         ValueError: If there is none.
     """
+    if isinstance(stages, str):
+        stages = [stages]
     found = {
         name: module
         for name, module in model.named_modules()
@@ -134,32 +161,43 @@ def find_stages(
 
 
 @torch.no_grad()
-def _stage(name, layer, x, guide, output):
+def _stage(name, layer, x, guide, out):
     x, guide = x[:1].detach(), guide[:1].detach()
     with torch.autocast(x.device.type, enabled=False):
         layer_type = next(layer.parameters()).dtype
         kernels = layer.kernels(x.to(layer_type), guide.to(layer_type))
-    return Stage(
-        name,
-        *(
-            tensor[0].detach().float().cpu()
-            for tensor in (guide, x, kernels, output)
-        ),
+    # Copies, for the model may go on to change its own in place.
+    maps = (
+        tensor[0].detach().to('cpu', torch.float32, copy=True)
+        for tensor in (guide, x, kernels, out)
     )
+    return Stage(name, layer.scale_factor, *maps)
 
 
-def _image(preprocessor, data, output):
-    """The first image of a batch, as large as the padded one."""
-    image = data['inputs'][0].detach().cpu()
-    if image.is_floating_point():
-        image = image.clamp(0, 255)
-    image = image.to(torch.uint8).permute(1, 2, 0).numpy()
-    # OpenMMLab loads images as BGR, and its models take them as RGB.
-    image = image[..., ::-1]
-    padded = np.full((*output['inputs'].shape[2:], 3), 255, np.uint8)
-    # Multi-scale training may have resized the batch.
-    height, width = (
-        min(sides) for sides in zip(image.shape[:2], padded.shape[:2])
+def _preprocessor(model):
+    """The data preprocessor that normalises, within others or not."""
+    found = [
+        module
+        for module in model.modules()
+        if isinstance(module, BaseDataPreprocessor)
+    ]
+    return max(found, key=lambda module: hasattr(module, 'mean'), default=None)
+
+
+def _image(image, preprocessor):
+    """Make an image of what a backbone got, of any number of channels."""
+    image = image.detach().float()
+    if hasattr(preprocessor, 'mean'):
+        image = image * preprocessor.std + preprocessor.mean
+    # Two libraries, two names.
+    converted = getattr(
+        preprocessor,
+        '_channel_conversion',
+        getattr(preprocessor, 'channel_conversion', False),
     )
-    padded[:height, :width] = image[:height, :width]
-    return padded
+    image = (image if len(image) >= 3 else image[:1].expand(3, -1, -1))[:3]
+    if not converted:
+        # OpenMMLab loads images as BGR.
+        image = image.flip(0)
+    image = image.round().clamp(0, 255).to('cpu', torch.uint8)
+    return image.permute(1, 2, 0).numpy()

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch.nn.functional as F
+from mmengine.visualization.utils import img_from_canvas
 
 from .features import (
     direction_colours,
     entropy,
     mean_offset,
     pca_colours,
+    quantile,
     sharpest,
 )
 from .recorder import Recording, Stage
 
-COLUMNS = 6
+COLUMNS, MAX_POINTS = 6, 3
 _MARK = dict(color='white', fontsize=7, fontweight='bold')
 
 
@@ -57,7 +59,7 @@ def draw_sapa_sheet(
             'got an empty one.'
         )
     if image is None:
-        height, width = stages[0].guide.shape[1:]
+        height, width = max(stage.guide.shape[1:] for stage in stages)
         image = np.full((height, width, 3), 255, np.uint8)
     height, width = image.shape[:2]
     _check(stages, points, channel, width, height)
@@ -97,27 +99,38 @@ def to_array(figure) -> np.ndarray:
     """Paint a figure: RGB, uint8, [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3].copy()
+    return img_from_canvas(FigureCanvasAgg(figure))
+
+
+def check_points(points):
+    """Refuse more points than a sheet has room for, by a ValueError."""
+    if len(points) > MAX_POINTS:
+        raise ValueError(
+            f'points: expected at most {MAX_POINTS} in a sheet, got '
+            f'{len(points)}.'
+        )
+
+
+def check_channel(channel, fewest):
+    """Refuse a channel that some feature does not have, by a ValueError."""
+    if channel is not None and not 0 <= channel < fewest:
+        raise ValueError(
+            f'channel: expected 0 to {fewest - 1}, got {channel}.'
+        )
 
 
 def _check(stages, points, channel, width, height):
+    check_points(points)
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(
                 f'points: expected x below {width} and y below {height}, got '
                 f'{x},{y}.'
             )
-    if len(points) > 3:
-        raise ValueError(
-            f'points: expected at most 3 in a sheet, got {len(points)}.'
-        )
-    fewest = min(len(f) for stage in stages for f in (stage.guide, stage.x))
-    if channel is not None and not 0 <= channel < fewest:
-        raise ValueError(
-            f'channel: expected 0 to {fewest - 1}, got {channel}.'
-        )
+    check_channel(
+        channel,
+        min(len(f) for stage in stages for f in (stage.guide, stage.x)),
+    )
 
 
 def _draw_features(axes, image, stage: Stage, channel):
@@ -159,15 +172,18 @@ def _draw_features(axes, image, stage: Stage, channel):
 def _draw_kernels(axes, image, stage: Stage, points):
     kernels = stage.kernels
     height, width = kernels.shape[1:]
-    # Pixels of the image to one of the map; sizes may be rounded up.
-    step = round(image.shape[1] / width), round(image.shape[0] / height)
+    # Pixels of the image to one of the map: each halving may have rounded up.
+    step = tuple(
+        2 ** round(math.log2(a / b))
+        for a, b in zip(image.shape[1::-1], (width, height))
+    )
     if points:
         points = [
             (min(x // step[0], width - 1), min(y // step[1], height - 1))
             for x, y in points
         ]
     else:
-        points = sharpest(kernels, 3)
+        points = sharpest(kernels, stage.scale_factor, MAX_POINTS)
     for number, (axis, (x, y)) in enumerate(zip(axes[1], points), 1):
         _draw_kernel(axis, image, stage, x, y, step, number)
         place = (x + 0.5) * step[0] - 0.5, (y + 0.5) * step[1] - 0.5
@@ -179,9 +195,9 @@ def _draw_kernels(axes, image, stage: Stage, points):
             bbox=dict(boxstyle='circle,pad=0.15', fc='black', lw=0),
             **_MARK,
         )
-    for axis in axes[1][len(points) : 3]:
+    for axis in axes[1][len(points) : MAX_POINTS]:
         axis.set_axis_off()
-    top = float(kernels[0].quantile(0.99))
+    top = float(quantile(kernels[0].flatten(), 0.99))
     _show(axes[1][3], kernels[0], 'top-left weight', 'magma', vmin=0, vmax=top)
     _show(
         axes[1][4], entropy(kernels), 'entropy, 0 to 1', 'viridis', vmin=0,
@@ -194,7 +210,7 @@ def _draw_kernel(axis, image, stage: Stage, x, y, step, number):
     """One kernel over the part of the image that it sees."""
     k = math.isqrt(len(stage.kernels))
     kernel = stage.kernels[:, y, x].reshape(k, k)
-    scale = -(-stage.guide.shape[2] // stage.x.shape[2])
+    scale = stage.scale_factor
     cell = step[0] * scale, step[1] * scale
     left = (x // scale - k // 2) * cell[0] - 0.5
     top = (y // scale - k // 2) * cell[1] - 0.5

@@ -278,6 +278,23 @@ def test_detections_are_drawn(masks, truth):
         assert 'in a alone' in texts(figure)
 
 
+def test_names_are_no_formulas():
+    row = scene(operators=2)._replace(name='$a_$b_')
+    figure = draw_comparison([row], PALETTE, ['$x', 'y$', '$'])
+    assert '$a_$b_' in texts(figure)
+    assert bytes_of(figure)
+
+
+def test_a_sheet_is_of_masks_or_of_detections():
+    masks = scene(48, 64, operators=2)
+    boxes = masks._replace(
+        predictions={name: detections() for name in masks.predictions},
+        truth=None,
+    )
+    with pytest.raises(ValueError, match='label maps or detections, got both'):
+        draw_comparison([masks, boxes], PALETTE)
+
+
 @pytest.mark.parametrize(
     ('change', 'words'),
     [

@@ -9,6 +9,7 @@ from mmsapa.visualization.features import (
     entropy,
     mean_offset,
     pca_colours,
+    quantile,
     sharpest,
 )
 
@@ -29,7 +30,7 @@ def test_components_are_the_directions_of_largest_variance():
     ((colours,),) = pca_colours([x])
     first = torch.from_numpy(colours[..., 0]).flatten()
     clipped = (strength.flatten() / 0.96 / 2 + 0.5).clamp(0, 1)
-    assert torch.allclose(first, clipped.double(), atol=0.02)
+    assert torch.allclose(first, clipped, atol=0.02)
 
 
 @pytest.mark.parametrize('channels', [1, 2])
@@ -41,6 +42,20 @@ def test_few_channels_have_colours_too(channels):
 def test_a_constant_map_has_a_colour():
     ((colours,),) = pca_colours([torch.ones(4, 3, 3)])
     assert np.isfinite(colours).all()
+
+
+def test_what_overflowed_spoils_no_other_colour():
+    x = torch.randn(4, 6, 7)
+    x[1, 2, 3], x[0, 0, 0] = torch.nan, torch.inf
+    ((colours,),) = pca_colours([x])
+    assert np.isfinite(colours).all() and np.ptp(colours) == 1
+
+
+def test_quantiles_of_more_values_than_pytorch_takes():
+    values = torch.arange(2.0**24 + 9).expand(2, -1)
+    with pytest.raises(RuntimeError, match='too large'):
+        values.quantile(0.5, -1)
+    assert quantile(values, 0.5).tolist() == pytest.approx([2**23] * 2, 1e-5)
 
 
 def kernels(*weights):
@@ -91,6 +106,8 @@ def test_sharpest_kernels_lie_apart_and_off_the_border():
     for x, y in ((10, 10), (11, 10), (25, 5), (0, 0)):
         soft[:, y, x] = 0
         soft[4, y, x] = 1
-    points = sharpest(soft, 2)
+    points = sharpest(soft, 1, 2)
     assert points == [(25, 5), (10, 10)]
-    assert sharpest(torch.full((9, 1, 1), 1 / 9), 3) == [(0, 0)]
+    # A window of 3 low-res pixels reaches 6 high-res ones to every side.
+    assert sharpest(soft, 6, 1) == [(10, 10)]
+    assert sharpest(torch.full((9, 1, 1), 1 / 9), 1, 3) == [(0, 0)]

@@ -11,6 +11,7 @@ from mmsapa.runner import build_runner
 from .. import test_tools
 
 HOOK = dict(type='mmsapa.SAPAVisualizationHook', interval=2, stages=['.0'])
+FAR = [(10000, 10000)]
 
 
 @pytest.fixture(params=['seg', 'det'])
@@ -85,9 +86,24 @@ def test_sheets_reach_tensorboard(train):
     assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).std() > 20
 
 
+def test_a_sheet_that_fails_stops_no_training(train):
+    # Only the images tell that there is no such pixel.
+    runner, folder = train('outside', custom_hooks=[dict(HOOK, points=FAR)])
+    assert runner.iter == 4
+    assert not list(folder.rglob('sapa_*.png'))
+    (log,) = folder.rglob('*.log')
+    assert log.read_text().count('no sheet, for points: expected x below') == 3
+
+
 def test_mistakes_stop_before_any_work(train):
     with pytest.raises(ValueError, match='expected parts of .*got none'):
         train('bad', custom_hooks=[dict(HOOK, stages=['none'])])
+    with pytest.raises(ValueError, match='channel: expected 0 to .*got 999'):
+        train('channel', custom_hooks=[dict(HOOK, channel=999)])
+    with pytest.raises(ValueError, match='got compile=True'):
+        train('compiled', custom_hooks=[HOOK], compile=True)
+    with pytest.raises(ValueError, match='at most 3 in a sheet, got 4'):
+        HOOKS.build(dict(HOOK, points=4 * FAR))
     for bad in (dict(interval=0), dict(modes=['train', 'validate'])):
         with pytest.raises(ValueError, match='interval >= 1 and modes of'):
             HOOKS.build({**HOOK, **bad})

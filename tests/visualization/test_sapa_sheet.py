@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 from mmsapa.upsamplers import SAPA
@@ -46,6 +47,46 @@ def test_records_the_first_image_of_each_stage():
         torch.testing.assert_close(rebuilt, stage.out)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_records_under_autocast(device, dtype):
+    model = Model((8, 8)).to(device)
+    ((x, guide),) = maps((8, 8, 10, 12))
+    inputs = [(x.to(device), guide.to(device))]
+    with torch.autocast(device, dtype), record(model) as recording:
+        model(inputs)
+    (stage,) = recording.stages
+    assert {tensor.dtype for tensor in stage[2:]} == {torch.float32}
+    assert {tensor.device.type for tensor in stage[2:]} == {'cpu'}
+    torch.testing.assert_close(stage.x, x[0])
+    torch.testing.assert_close(
+        stage.kernels.sum(0), torch.ones(10, 12), atol=1e-5, rtol=0
+    )
+
+
+def test_records_what_a_model_changes_later():
+    layer = SAPA(8)
+    ((x, guide),) = maps((8, 8, 10, 12))
+    with torch.no_grad(), record(torch.nn.ModuleList([layer])) as recording:
+        out = layer(x, guide=guide)
+        expected = out[0].clone()
+        out += guide
+    assert torch.equal(recording.stages[0].out, expected)
+
+
+def test_what_goes_wrong_in_recording_spares_the_model():
+    model = Model((8, 8))
+    inputs = maps((8, 8, 10, 12))
+
+    def broken(x, guide):
+        raise RuntimeError('out of memory')
+
+    model.up[0].kernels = broken
+    with pytest.raises(RuntimeError, match='out of memory'):
+        with record(model):
+            (out,) = model(inputs)
+    assert torch.equal(out, model.up[0](*inputs[0]))
+
+
 def test_recording_changes_nothing():
     model = Model((8, 8)).train()
     inputs = maps((8, 8, 10, 10))
@@ -64,6 +105,7 @@ def test_recording_changes_nothing():
 def test_stages_are_chosen_by_parts_of_names():
     model = Model((8, 8), (4, 6))
     assert list(find_stages(model, ['1'])) == ['up.1']
+    assert list(find_stages(model, 'up.0')) == ['up.0']
     with pytest.raises(ValueError, match='parts of up.0, up.1, got neck'):
         find_stages(model, ['neck'])
     with pytest.raises(ValueError, match='Linear: expected a model with SAPA'):
@@ -81,6 +123,41 @@ def test_draws_maps_of_any_size(size, kernel_size):
         assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
         assert 1000 < sheet.shape[1] < 1100
         assert np.ptp(sheet) > 200
+
+
+def test_panels_show_what_their_titles_say():
+    model = Model((8, 8))
+    with record(model) as recording:
+        model(maps((8, 8, 22, 30)))
+    (stage,) = recording.stages
+    # All the weight of one kernel lies in one place.
+    x, y, place = 13, 9, 7
+    stage.kernels[:, y, x] = torch.eye(25)[place]
+    figure = draw_sapa_sheet(recording, points=[(x, y)], channel=5)
+    panels = {axis.get_title().split(',')[0]: axis for axis in figure.axes}
+    low = stage.x[None]
+    expected = {
+        'encoder feature': stage.guide[5],
+        'decoder feature': stage.x[5],
+        'SAPA': stage.out[5],
+        'bilinear': F.interpolate(low, (22, 30), mode='bilinear')[0, 5],
+        'nearest': F.interpolate(low, (22, 30))[0, 5],
+        'top-left weight': stage.kernels[0],
+        'kernel at 1': torch.eye(25)[place].view(5, 5),
+    }
+    for title, values in expected.items():
+        shown = panels[title].images[-1]
+        np.testing.assert_array_equal(shown.get_array(), values, title)
+    # Its cell is the sixth, four rows down: five cells of two pixels around.
+    assert panels['kernel at 1'].images[-1].get_extent() == [
+        2 * (6 - 2) - 0.5,
+        2 * (6 + 3) - 0.5,
+        2 * (4 + 3) - 0.5,
+        2 * (4 - 2) - 0.5,
+    ]
+    (dot,) = panels['kernel at 1'].lines[-1:]
+    assert dot.get_xydata().tolist() == [[x, y]]
+    assert panels['entropy'].images[0].get_array()[y, x] == 0
 
 
 def test_draws_the_same_twice():
@@ -108,11 +185,39 @@ def test_mistakes_are_named():
             draw_sapa_sheet(recording, **arguments)
 
 
+SEGFORMER = 'segformer/segformer_mit-b1_sapa-g_1xb16-160k_ade20k-512x512.py'
+
+
+def test_a_sliding_window_is_seen_with_its_part_of_the_image(scope):
+    cfg = load(SEGFORMER, scope)
+    cfg.model.test_cfg = dict(
+        mode='slide', crop_size=(64, 64), stride=(32, 32)
+    )
+    model = MODELS.build(cfg.model).eval()
+    data = batch(cfg.default_scope, 128, (75, 101))
+    with record(model, ['upsamplers.0']) as recording:
+        model.test_step(data)
+    expected = data['inputs'][0].flip(0).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(recording.image, expected[:64, :64])
+    assert recording.stages[0].guide.shape[1:] == (16, 16)
+
+
+def test_steps_are_whole_where_sizes_were_rounded_up():
+    model = Model((8, 8))
+    with record(model) as recording:
+        model(maps((8, 8, 7, 6)))  # of 101x90 pixels, at stride 16
+    recording.image = np.zeros((101, 90, 3), np.uint8)
+    figure = draw_sapa_sheet(recording, points=[(48, 80)])
+    (panel,) = (a for a in figure.axes if a.get_title().startswith('kernel'))
+    (dot,) = panel.lines[-1:]
+    assert dot.get_xydata().tolist() == [[3.5 * 16 - 0.5, 5.5 * 16 - 0.5]]
+
+
 @pytest.mark.parametrize(
     ('config', 'size'),
     [
         (
-            'segformer/segformer_mit-b1_sapa-g_1xb16-160k_ade20k-512x512.py',
+            SEGFORMER,
             (75, 101),
         ),
         # Padded to a multiple of 32.
