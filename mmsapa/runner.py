@@ -56,29 +56,49 @@ def argument_parser(description):
     return parser
 
 
-def load_config(args):
-    """Read the config and put in what the common arguments say."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not osp.isfile(args.config):
-        sys.exit(f'There is no config file {args.config}.')
+def load_config(
+    config, cfg_options=None, work_dir=None, launcher='none', local_rank=0
+):
+    """Read the config and put in what the common arguments say.
+
+    Args:
+        config (str): File.
+        cfg_options (dict, optional): Settings that replace the config's.
+        work_dir (str, optional): Defaults to the config's, and if it has
+            none to ./work_dirs/NAME_OF_THE_CONFIG.
+        launcher (str): As :func:`argument_parser` has it.
+        local_rank (int): The same.
+
+    Returns:
+        Config: Of MMSegmentation or MMDetection.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    if not osp.isfile(config):
+        sys.exit(f'There is no config file {config}.')
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = Config.fromfile(config)
     except (ImportError, FileNotFoundError) as error:
-        sys.exit(f'Cannot read {args.config}: {error}')
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        sys.exit(f'Cannot read {config}: {error}')
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
     library = cfg.get('default_scope')
     if library not in DATA_HELP:
         sys.exit(
             "The config's default_scope must be 'mmseg' or 'mmdet', got "
             f'{library!r}.'
         )
-    cfg.launcher = args.launcher
-    stem = osp.splitext(osp.basename(args.config))[0]
+    cfg.launcher = launcher
+    stem = osp.splitext(osp.basename(config))[0]
     cfg.work_dir = (
-        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', stem)
+        work_dir or cfg.get('work_dir') or osp.join('work_dirs', stem)
     )
     return cfg
+
+
+def check_checkpoint(path):
+    """Stop in a sentence if a checkpoint, file or address, is not there."""
+    if '://' not in path and not osp.isfile(path):
+        sys.exit(f'There is no checkpoint {path}.')
 
 
 def check_data(cfg, *loaders):

@@ -16,7 +16,6 @@ import mmengine
 
 from mmsapa.demo_data import make_dataset
 from mmsapa.runner import (
-    argument_parser,
     build_runner,
     command_line,
     interruptible,
@@ -59,13 +58,9 @@ JOBS = dict(
 )
 
 
-def config_of(job):
-    return load_config(argument_parser('').parse_args([job.config]))
-
-
 def evaluate(job, checkpoint):
     """Test a model; without a checkpoint, as it was initialised."""
-    cfg = config_of(job)
+    cfg = load_config(job.config)
     cfg.work_dir = osp.join(cfg.work_dir, 'test')
     cfg.load_from = checkpoint
     cfg.log_level = 'WARNING'
@@ -94,7 +89,7 @@ def _number(job, value):
 
 
 def run(job):
-    cfg = config_of(job)
+    cfg = load_config(job.config)
     final = osp.join(cfg.work_dir, f'iter_{cfg.train_cfg.max_iters}.pth')
     results = osp.join(cfg.work_dir, 'results.json')
     picture = osp.join(cfg.work_dir, 'predictions.png')

@@ -1,11 +1,9 @@
 """Test a segmentor of MMSegmentation or a detector of MMDetection."""
 
-import os.path as osp
-import sys
-
 from mmsapa.runner import (
     argument_parser,
     build_runner,
+    check_checkpoint,
     check_data,
     interruptible,
     load_config,
@@ -41,9 +39,14 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
-    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
-        sys.exit(f'There is no checkpoint {args.checkpoint}.')
+    cfg = load_config(
+        args.config,
+        args.cfg_options,
+        args.work_dir,
+        args.launcher,
+        args.local_rank,
+    )
+    check_checkpoint(args.checkpoint)
     check_data(cfg, 'test_dataloader')
     cfg.load_from = args.checkpoint
     prepare_test(

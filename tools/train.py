@@ -1,6 +1,5 @@
 """Train a segmentor of MMSegmentation or a detector of MMDetection."""
 
-import os.path as osp
 import sys
 
 from mmengine.device import get_device
@@ -9,6 +8,7 @@ from mmsapa.checkpoint import find_last_checkpoint
 from mmsapa.runner import (
     argument_parser,
     build_runner,
+    check_checkpoint,
     check_data,
     command_line,
     interruptible,
@@ -74,15 +74,20 @@ def resume(cfg, checkpoint):
             )
             cfg.resume = False
             return
-    elif '://' not in checkpoint and not osp.isfile(checkpoint):
-        sys.exit(f'There is no checkpoint {checkpoint} to resume from.')
+    check_checkpoint(checkpoint)
     cfg.load_from = checkpoint
     cfg.resume = True
 
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(
+        args.config,
+        args.cfg_options,
+        args.work_dir,
+        args.launcher,
+        args.local_rank,
+    )
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     if args.amp:
         use_amp(cfg)
