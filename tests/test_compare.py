@@ -99,6 +99,16 @@ def error(*arguments):
     return str(caught.value)
 
 
+def test_images_of_one_name_are_told_apart(tmp_path):
+    files = ['a/x.png', 'a/y.jpg', 'a/y.png', 'b/x.png']
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = tool.find_images([tmp_path / 'a', tmp_path / 'b'])
+    assert list(found) == ['x', 'y', 'y_2', 'x_2']
+    assert list(found.values()) == [str(tmp_path / name) for name in files]
+
+
 def test_segmentors_on_a_folder_with_truth(folder, models, tmp_path, capsys):
     arguments = (
         *(folder / 'images', *models('seg'), '--truth', folder / 'truth'),
@@ -261,7 +271,7 @@ def test_what_no_model_can_take_is_named(folder, models, tmp_path):
     )
     tiny = tmp_path / 'tiny.png'
     cv2.imwrite(str(tiny), np.zeros((5, 3, 3), np.uint8))
-    assert f'SAPA-G cannot take {tiny} of 3 x 5 pixels: ' in error(
+    assert f'seg.py cannot take {tiny} of 3 x 5 pixels: ' in error(
         tiny, *models('seg')
     )
     truth = error(tiny, *models('det'), '--truth', folder / 'truth')

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -117,11 +118,29 @@ def test_a_race_is_the_same_twice_and_after_a_kill(
     with pytest.raises(SystemExit, match='lr .0.001 there, 0.1 now.*--redo'):
         race.main([*arguments, '--out', str(once), *options])
 
+    monkeypatch.undo()
+    monkeypatch.setattr(race, 'ROUNDS', 3)
+    race.main([*arguments[:-1], '--out', str(once), *options, '--redo'])
+    ((redone,), _) = rows_of(once), capsys.readouterr()
+    assert redone['upsampler'] == 'bilinear'
+    assert figures([redone]) != figures(rows[:1])
+
     # Images, truth and predictions side by side.
     sheet = cv2.imread(str(once / 'race.png'))
     assert sheet.shape[1] > 600 and sheet.std() > 20
     stored = cv2.imread(str(next(once.rglob('predictions/*.png'))), 0)
     assert stored.shape == (64, 64) and 1 <= stored.min() <= stored.max() <= 8
+
+    # One that cannot run spoils nothing for the others.
+    if torch.cuda.is_available():
+        return
+    (once / 'race.png').unlink()
+    arguments = [*arguments[:-1], 'carafe', '--out', str(once), *options]
+    with pytest.raises(SystemExit, match='1 of 2 runs have no result'):
+        race.main(arguments)
+    assert rows_of(once) == [redone]
+    assert 'runs/carafe/seed-0 has no result' in read(once / 'race.md')
+    assert cv2.imread(str(once / 'race.png')).std() > 20
 
 
 def read(path):
@@ -145,7 +164,7 @@ class Record(Hook):
 
 
 def recorded(config, upsampler, seed, folder):
-    cfg = race.config_of_run(race.load_config(config), upsampler, seed)
+    cfg = race.config_of_run(race.read_config(config), upsampler, seed)
     cfg.work_dir = str(folder / f'{upsampler}-{seed}')
     cfg.train_cfg.max_iters = 10
     cfg.train_dataloader.dataset.pipeline[-1].meta_keys = (
@@ -194,11 +213,11 @@ def test_upsamplers_of_one_seed_differ_in_nothing_else(
 def test_runs_may_start_from_a_trained_model(config, tmp_path, scope):
     scope('mmseg')
     trained = race_run.start_of(
-        race.config_of_run(race.load_config(config), 'bilinear', 7)
+        race.config_of_run(race.read_config(config), 'bilinear', 7)
     )
     path = tmp_path / 'trained.pth'
     torch.save(dict(state_dict=trained), path)
-    cfg = race.load_config(config, dict(load_from=str(path)))
+    cfg = race.read_config(config, dict(load_from=str(path)))
     for upsampler, seed in (('nearest', 0), ('sapa-g', 1)):
         start = race_run.start_of(race.config_of_run(cfg, upsampler, seed))
         assert list(start) == list(trained)
@@ -212,7 +231,28 @@ def test_runs_may_start_from_a_trained_model(config, tmp_path, scope):
     with pytest.raises(SystemExit, match=f'does not fit the raced.*{key}'):
         race.prepare(tmp_path / 'out', cfg, [('nearest', 0)], redo=False)
     with pytest.raises(SystemExit, match='There is no checkpoint no.pth'):
-        race.load_config(config, dict(load_from='no.pth'))
+        race.read_config(config, dict(load_from='no.pth'))
+
+
+def test_a_race_brings_its_own_metrics(config):
+    cfg = race.read_config(config)
+    cfg.test_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mDice'])
+    ours = race.config_of_run(cfg, 'nearest', 0).test_evaluator
+    assert [metric['type'] for metric in ours] == [
+        'IoUMetric',
+        'mmsapa.BoundaryIoU',
+    ]
+    assert ours[0]['iou_metrics'] == ['mIoU']
+
+
+def test_the_peak_of_memory_is_that_of_any_iteration(monkeypatch):
+    """On a GPU the logger resets it."""
+    peaks = iter([3, 100, 7])
+    monkeypatch.setattr(race_run, 'peak_bytes', peaks.__next__)
+    hook = race_run.SameForAll({}, 0, lambda iteration: None)
+    for iteration in range(3):
+        hook.after_train_iter(SimpleNamespace(iter=iteration), iteration)
+    assert hook.notes['peak_bytes'] == 100
 
 
 def test_an_unfair_race_has_no_table():
@@ -264,7 +304,7 @@ def test_bad_arguments_are_named(arguments, words, capsys):
 def test_a_base_that_is_not_there_is_named(tmp_path):
     (tmp_path / 'config.py').write_text("_base_ = './no_base.py'")
     with pytest.raises(SystemExit, match='Cannot read .*no_base.py'):
-        race.load_config(tmp_path / 'config.py')
+        race.read_config(tmp_path / 'config.py')
 
 
 @pytest.mark.parametrize(

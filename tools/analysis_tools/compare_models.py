@@ -21,19 +21,24 @@ from pathlib import Path
 
 import numpy as np
 from inference import (
-    check_checkpoint,
+    annotations,
     find_images,
+    infer,
+    label_map,
     load_model,
-    read_config,
     read_image,
     test_dataset,
 )
 from mmengine.config import DictAction
 from mmengine.device import get_device
-from mmengine.registry import TRANSFORMS, DefaultScope
 from tqdm import tqdm
 
-from mmsapa.runner import check_data, interruptible
+from mmsapa.runner import (
+    check_checkpoint,
+    check_data,
+    interruptible,
+    load_config,
+)
 from mmsapa.visualization import Comparison, Detections, draw_comparison
 
 # Items of the test data where none are named.
@@ -57,7 +62,7 @@ def read_models(args):
                 f'--model: expected CONFIG CHECKPOINT, got {config} alone.'
             )
         checkpoint, *settings = rest
-        cfg = read_config(config, settings_of(settings))
+        cfg = load_config(config, settings_of(settings))
         check_checkpoint(checkpoint)
         found.append((cfg, checkpoint))
     (first, _), *others = found
@@ -145,15 +150,9 @@ def predict(model, path, score_thr):
         np.ndarray | Detections: Labels [H, W], or detections of a score of
         at least ``score_thr``.
     """
+    sample = infer(model, path)
     if model.cfg.default_scope == 'mmseg':
-        from mmseg.apis import inference_model
-
-        sample = inference_model(model, path)
         return sample.pred_sem_seg.data[0].cpu().numpy()
-
-    from mmdet.apis import inference_detector
-
-    sample = inference_detector(model, path)
     if 'pred_instances' not in sample:
         sys.exit(
             f'{model.cfg.filename}: expected a detector of boxes, got one '
@@ -177,12 +176,12 @@ def own_items(cfg, args):
             "leave images out to draw the config's test data with its truth."
         )
     dataset = args.truth and test_dataset(cfg, lazy_init=True)
-    for name, path in find_images(args.images):
+    for name, path in find_images(args.images).items():
         truth = None
         if args.truth:
             places = [
                 Path(args.truth) / f'{part}.png'
-                for part in (name, Path(name).name)
+                for part in (name, Path(path).stem)
             ]
             found = next((p for p in places if p.is_file()), None)
             if found is None:
@@ -215,19 +214,6 @@ def test_items(cfg, indices):
         yield Path(path).stem, path, read(cfg, info)
 
 
-def label_map(cfg, info):
-    """Read a label map as training does, reduce_zero_label and all."""
-    if 'seg_map_path' not in info:  # the public part of a test set
-        return None
-    try:
-        return annotations(cfg, info)['gt_seg_map']
-    except OSError as error:
-        sys.exit(
-            f'{info["seg_map_path"]}: expected a label map (PNG), got what '
-            f'cannot be read: {error}'
-        )
-
-
 def instances(cfg, info):
     """Read boxes, and masks where there are, that are to be found."""
     masked = all('mask' in item for item in info['instances'])
@@ -245,12 +231,6 @@ def instances(cfg, info):
     )
 
 
-def annotations(cfg, info, **kwargs):
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        load = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
-    return load(info)
-
-
 # ---- command line -----------------------------------------------------------
 
 
@@ -262,17 +242,7 @@ def compare(items, models, args):
             bar.set_description(Path(path).name)
             predictions = {}
             for operator, model in models.items():
-                try:
-                    predictions[operator] = predict(
-                        model, path, args.score_thr
-                    )
-                except RuntimeError as error:
-                    # Most models need images of some size.
-                    height, width = image.shape[:2]
-                    sys.exit(
-                        f'{operator} cannot take {path} of {width} x {height} '
-                        f'pixels: {str(error).splitlines()[0]}'
-                    )
+                predictions[operator] = predict(model, path, args.score_thr)
                 bar.update()
             if isinstance(truth, Detections) and not all(
                 p.masks is not None for p in predictions.values()
@@ -320,8 +290,6 @@ def run(args):
     written = []
     for row in rows:
         path = args.out / f'{row.name}.png'
-        if path in written:
-            path = args.out / f'{row.name}_{len(written)}.png'
         save([row], path, model, args)
         written.append(path)
     return written

@@ -1,6 +1,6 @@
 """Models and images for the tools that look at predictions."""
 
-import argparse
+import itertools
 import sys
 import textwrap
 from pathlib import Path
@@ -8,40 +8,12 @@ from pathlib import Path
 import mmcv
 from mmengine.dataset import BaseDataset
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmsapa.checkpoint import allow_training_checkpoints
-from mmsapa.runner import load_config
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
-
-
-def read_config(config, settings):
-    """Read a config.
-
-    Args:
-        config (str): File.
-        settings (dict, optional): As ``--cfg-options`` has them.
-
-    Returns:
-        Config: With ``settings``.
-    """
-    return load_config(
-        argparse.Namespace(
-            config=config,
-            cfg_options=settings,
-            local_rank=0,
-            launcher='none',
-            work_dir=None,
-        )
-    )
-
-
-def check_checkpoint(path):
-    """Stop in a sentence if a checkpoint, file or address, is not there."""
-    if '://' not in path and not Path(path).is_file():
-        sys.exit(f'There is no checkpoint {path}.')
 
 
 def load_model(cfg, checkpoint, device):
@@ -107,14 +79,69 @@ def test_dataset(cfg, **kwargs) -> BaseDataset:
         return DATASETS.build({**dataset, 'pipeline': [], **kwargs})
 
 
+def infer(model, path):
+    """Run a model of :func:`load_model` on an image file.
+
+    Returns:
+        SegDataSample | DetDataSample: What it predicts.
+    """
+    if model.cfg.default_scope == 'mmseg':
+        from mmseg.apis import inference_model as run
+    else:
+        from mmdet.apis import inference_detector as run
+    height, width = read_image(path).shape[:2]
+    try:
+        return run(model, path)
+    except (RuntimeError, ValueError) as error:
+        # Most models need images of some size, and all have some limit.
+        sys.exit(
+            f'{model.cfg.filename} cannot take {path} of {width} x {height} '
+            f'pixels: {str(error).splitlines()[0]}'
+        )
+
+
+def label_map(cfg, info):
+    """Read a label map as training does, reduce_zero_label and all.
+
+    Args:
+        cfg (Config): Of the library whose ``LoadAnnotations`` reads.
+        info (dict): Of an item of the data set.
+
+    Returns:
+        ndarray[H, W] | None: Labels; None where the item has none.
+    """
+    if 'seg_map_path' not in info:  # the public part of a test set
+        return None
+    try:
+        return annotations(cfg, info)['gt_seg_map']
+    except OSError as error:
+        sys.exit(
+            f'{info["seg_map_path"]}: expected a label map (PNG), got what '
+            f'cannot be read: {error}'
+        )
+
+
+def annotations(cfg, info, **kwargs):
+    """Load the annotations of an item; ``kwargs`` as LoadAnnotations has."""
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        load = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
+    return load(info)
+
+
 def find_images(paths):
     """List images and those in folders.
 
     Returns:
-        list[tuple[str, str]]: Name of each, relative to its folder and
-        without suffix, and path.
+        dict[str, str]: Path of each by its name, which is relative to its
+        folder and without suffix, and numbered where that is taken.
     """
-    found = []
+    found = {}
+
+    def add(name, path):
+        others = (f'{name}_{i}' for i in itertools.count(2))
+        names = itertools.chain([name], others)
+        found[next(name for name in names if name not in found)] = str(path)
+
     for path in map(Path, paths):
         if path.is_dir():
             files = sorted(
@@ -124,12 +151,10 @@ def find_images(paths):
             )
             if not files:
                 sys.exit(f'There is no image ({" ".join(IMAGES)}) in {path}.')
-            found += [
-                (file.relative_to(path).with_suffix('').as_posix(), str(file))
-                for file in files
-            ]
+            for file in files:
+                add(file.relative_to(path).with_suffix('').as_posix(), file)
         elif path.is_file():
-            found.append((path.stem, str(path)))
+            add(path.stem, path)
         else:
             sys.exit(f'There is no image or folder {path}.')
     return found

@@ -47,7 +47,7 @@ import numpy as np
 import published_tables as published
 import race_run
 import torch
-from inference import check_checkpoint, read_config
+from inference import label_map, read_image, test_dataset
 from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -61,7 +61,13 @@ from tqdm import tqdm
 import mmsapa
 from mmsapa.checkpoint import allow_training_checkpoints
 from mmsapa.demo_data import make_dataset
-from mmsapa.runner import check_data, command_line, interruptible
+from mmsapa.runner import (
+    check_checkpoint,
+    check_data,
+    command_line,
+    interruptible,
+    load_config,
+)
 from mmsapa.visualization import Comparison, draw_comparison
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +81,7 @@ SETTINGS, LOG = 'settings.json', 'run.log'
 # ---- what is raced ----------------------------------------------------------
 
 
-def load_config(path, options=None):
+def read_config(path, options=None):
     """Read the config of a segmentor with a slot.
 
     Args:
@@ -85,7 +91,7 @@ def load_config(path, options=None):
     Returns:
         Config: The config.
     """
-    cfg = read_config(str(path), options)
+    cfg = load_config(str(path), options)
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
     if cfg.default_scope != 'mmseg' or not slots_of(cfg.model):
@@ -131,16 +137,10 @@ def config_of_run(cfg, upsampler, seed):
         cfg[name] = None
     cfg.default_hooks.checkpoint.pop('save_best', None)
     # One that is being written may be torn.
-    cfg.default_hooks.checkpoint.max_keep_ckpts = 2
-    evaluators = cfg.test_evaluator
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    missing = {'IoUMetric', 'mmsapa.BoundaryIoU'} - {
-        item['type'] for item in evaluators
-    }
+    cfg.default_hooks.checkpoint.update(by_epoch=False, max_keep_ckpts=2)
     cfg.test_evaluator = [
-        *evaluators,
-        *(dict(type=kind) for kind in sorted(missing)),
+        dict(type='IoUMetric', iou_metrics=['mIoU']),
+        dict(type='mmsapa.BoundaryIoU'),
     ]
     return cfg
 
@@ -523,40 +523,45 @@ def compare_notes(results):
                 )
 
 
-def draw_sheet(out, cfg, upsamplers, seed, count=3):
+def draw_sheet(out, cfg, rows, seed, count=3):
     """Draw upsamplers side by side, on the first test images.
 
     Args:
         out (Path): The race's folder.
         cfg (Config): The race's.
-        upsamplers (list[str]): Whose predictions are shown.
-        seed (int): Of the runs that made them.
+        rows (list[dict]): Of the result; upsamplers are drawn that have one
+            of the seed.
+        seed (int): Of the runs whose predictions are shown.
         count (int): Number of test images. Default: 3.
     """
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-
-    def labels(path):
-        # As the data set stores them: 0 may stand for what is ignored.
-        stored = mmcv.imread(path, 'unchanged', backend='pillow')
-        return stored.astype(int) - bool(dataset.reduce_zero_label)
-
-    folders = {name: folder_of(out, name, seed) for name in upsamplers}
-    rows = []
+    dataset = test_dataset(cfg)
+    folders = {
+        row['upsampler']: folder_of(out, row['upsampler'], seed)
+        for row in rows
+        if seed in (run['seed'] for run in row['runs'])
+    }
+    comparisons = []
     for i in range(min(count, len(dataset))):
         info = dataset.get_data_info(i)
         stem = Path(info['img_path']).stem
-        predictions = {
-            name: labels(folder / PREDICTIONS / f'{stem}.png')
-            for name, folder in folders.items()
-        }
-        image = mmcv.imread(info['img_path'], channel_order='rgb')
-        truth = labels(info['seg_map_path'])
-        rows.append(Comparison(image, predictions, truth, name=stem))
+        predictions = {}
+        for name, folder in folders.items():
+            stored = mmcv.imread(
+                folder / PREDICTIONS / f'{stem}.png', 'unchanged'
+            )
+            # As the data set stores them: 0 may stand for what is ignored.
+            shift = bool(dataset.reduce_zero_label)
+            predictions[name] = stored.astype(int) - shift
+        image, truth = read_image(info['img_path']), label_map(cfg, info)
+        comparisons.append(Comparison(image, predictions, truth, name=stem))
+    picture = out / 'race.png'
+    if not folders:
+        picture.unlink(missing_ok=True)
+        return
     sheet = draw_comparison(
-        rows, dataset.metainfo['palette'], dataset.metainfo['classes']
+        comparisons, dataset.metainfo['palette'], dataset.metainfo['classes']
     )
-    sheet.savefig(out / 'race.png', pil_kwargs=dict(optimize=True))
+    sheet.savefig(picture, pil_kwargs=dict(optimize=True))
 
 
 # ---- table ------------------------------------------------------------------
@@ -578,6 +583,7 @@ def preface(result):
         else 'the training process at most, resident, with interpreter and '
         'libraries'
     )
+    threads = '' if made['cuda'] else ', one thread a run'
     size = 'x'.join(map(str, result['size']))
     return (
         f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
@@ -586,7 +592,7 @@ def preface(result):
         'classes as mIoU is. Parameters and FLOPs are as get_flops.py counts '
         'them, times the median and quartiles of the inference of one image, '
         f'all for {size} pixels; memory is {memory}.\n'
-        f'Measured on {made["date"]}, {made["machine"]}, one thread a run, '
+        f'Measured on {made["date"]}, {made["machine"]}{threads}, '
         f'torch {made["torch"]}, mmsapa {made["commit"] or made["mmsapa"]}.'
     )
 
@@ -646,7 +652,7 @@ def render(result, form):
 
 def race(args):
     out = Path(args.out)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     draw_scenes(cfg)
     check_data(cfg, 'train_dataloader', 'test_dataloader')
     out.mkdir(parents=True, exist_ok=True)
@@ -665,9 +671,7 @@ def race(args):
         )
         write(out / 'race.json', json.dumps(result, indent=1))
         write(out / 'race.md', render(result, 'markdown'))
-        finished = [row['upsampler'] for row in result['rows']]
-        if finished and not failed:
-            draw_sheet(out, cfg, finished, args.seeds[0])
+        draw_sheet(out, cfg, result['rows'], args.seeds[0])
     print(render(result, args.format))
     if failed:
         sys.exit(

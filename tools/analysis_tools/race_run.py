@@ -135,12 +135,13 @@ class SameForAll(Hook):
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
     ):
-        """Tell how far the run is."""
+        """Tell how far the run is, and look at memory."""
+        # Here, because the logger forgets the peak of a GPU when it logs.
+        self.look_at_memory()
         self.tell(runner.iter + 1)
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Keep what mmengine does not: notes, and what is random."""
-        self.look_at_memory()
         checkpoint['race'] = dict(notes=self.notes, rng=get_rng())
 
     def look_at_memory(self):
@@ -216,7 +217,6 @@ def train_and_test(folder, tell):
     prepare_test(cfg, out=str(folder / PREDICTIONS))
     runner, hook = make_runner(cfg, tell)
     runner.train()
-    hook.look_at_memory()
     metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
     write(folder / RESULT, json.dumps(dict(**metrics, **hook.notes)))
     tidy(folder, cfg.train_cfg.max_iters)

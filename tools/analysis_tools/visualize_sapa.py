@@ -4,8 +4,8 @@
 
 For each image a sheet with two rows a stage: encoder and decoder feature,
 what SAPA, bilinear and nearest interpolation make of the latter, and SAPA's
-kernels (the supplement's Fig. S4). Images may have any size; folders are
-searched for them.
+kernels (the supplement's Fig. S4). Images may have any size, and segmentors
+take them as a whole; folders are searched for images.
 """
 
 import argparse
@@ -14,32 +14,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from inference import (
-    check_checkpoint,
-    find_images,
-    load_model,
-    read_config,
-    read_image,
-)
+from inference import find_images, infer, load_model
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
-from mmsapa.runner import interruptible
+from mmsapa.runner import check_checkpoint, interruptible, load_config
 from mmsapa.visualization import draw_sapa_sheet, find_stages, record
-
-
-def draw(model, path, args):
-    """Run the model on an image, and draw the sheet."""
-    if model.cfg.default_scope == 'mmseg':
-        from mmseg.apis import inference_model as infer
-    else:
-        from mmdet.apis import inference_detector as infer
-
-    read_image(path)  # or say that it cannot be read
-    with record(model, args.stages) as recording:
-        infer(model, path)
-    return draw_sapa_sheet(recording, args.points, args.channel)
 
 
 def run(args):
@@ -48,11 +29,11 @@ def run(args):
     Yields:
         Path: Of each sheet.
     """
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
     if cfg.default_scope == 'mmseg':
         # A sliding window would show its first place alone.
-        cfg.model.test_cfg = dict(mode='whole')
+        cfg.model.test_cfg.mode = 'whole'
     images = find_images(args.images)
     single = args.out.suffix == '.png'
     if single and len(images) > 1:
@@ -66,8 +47,10 @@ def run(args):
             print(*find_stages(model), sep='\n')
             return
         find_stages(model, args.stages)
-        for name, path in tqdm(images):
-            sheet = draw(model, path, args)
+        for name, path in tqdm(images.items()):
+            with record(model, args.stages) as recording:
+                infer(model, path)
+            sheet = draw_sapa_sheet(recording, args.points, args.channel)
             out = args.out if single else args.out / f'{name}.png'
             out.parent.mkdir(parents=True, exist_ok=True)
             sheet.savefig(out, pil_kwargs=dict(optimize=True))
