@@ -421,7 +421,8 @@ def time_all(configs, folders, settings, path):
         path (Path): File that keeps the times.
 
     Returns:
-        dict[str, list[float]]: Seconds, in each round.
+        dict: ``seconds`` of each upsampler, in each round, and the
+        ``environment`` in which they were taken.
     """
     made = {
         name: digest(json.dumps(settings[name]).encode()) for name in configs
@@ -431,7 +432,7 @@ def time_all(configs, folders, settings, path):
     except (OSError, ValueError):
         kept = {}
     if kept.get('settings') == made:
-        return kept['seconds']
+        return kept
     device, runs = get_device(), {}
     for name, cfg in configs.items():
         model = model_of(cfg)
@@ -455,9 +456,13 @@ def time_all(configs, folders, settings, path):
     for name, row in timed.items():
         if 'reason' in row:
             raise RuntimeError(f'{name} cannot be timed: {row["reason"]}')
-    seconds = {name: row['seconds'] for name, row in timed.items()}
-    write(path, json.dumps(dict(settings=made, seconds=seconds)))
-    return seconds
+    taken = dict(
+        settings=made,
+        environment=measure.environment(device),
+        seconds={name: row['seconds'] for name, row in timed.items()},
+    )
+    write(path, json.dumps(taken))
+    return taken
 
 
 def collect(out, cfg, upsamplers, seeds, settings, failed):
@@ -479,7 +484,7 @@ def collect(out, cfg, upsamplers, seeds, settings, failed):
             firsts[name] = folder_of(out, name, first)
             configs[name] = config_of_run(cfg, name, first)
     compare_notes(results)
-    seconds = time_all(
+    times = time_all(
         configs,
         firsts,
         {name: settings[folder] for name, folder in firsts.items()},
@@ -489,13 +494,13 @@ def collect(out, cfg, upsamplers, seeds, settings, failed):
         dict(
             upsampler=name,
             **count(configs[name]),
-            seconds=seconds[name],
+            seconds=times['seconds'][name],
             runs=[dict(seed=s, **run) for s, run in results[name].items()],
         )
         for name in results
     ]
     return dict(
-        environment=measure.environment(get_device()),
+        environment=times['environment'],
         config=os.path.relpath(cfg.filename, ROOT),
         iterations=cfg.train_cfg.max_iters,
         size=list(one_image(cfg)['inputs'][0].shape[1:]),
