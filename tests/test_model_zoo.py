@@ -49,6 +49,27 @@ def test_every_config_has_a_row(folder):
         assert (ROOT / command).is_file()
 
 
+@pytest.mark.parametrize(
+    'page',
+    [
+        'README.md',
+        'CONTRIBUTING.md',
+        *(f'configs/{folder}/README.md' for folder in FOLDERS),
+    ],
+)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    headings = {
+        re.sub(r'[^\w -]', '', title.lower()).strip().replace(' ', '-')
+        for title in re.findall(r'^#+ (.*)', text, re.MULTILINE)
+    }
+    for link in re.findall(r'\]\(([^)]+)\)', text):
+        if link.startswith('#'):
+            assert link[1:] in headings
+        elif '://' not in link:
+            assert (ROOT / page).parent.joinpath(link).exists(), link
+
+
 def test_rows_show_what_was_counted():
     """Parameters and FLOPs are those of docs/tables."""
     published = ROOT / 'docs/tables/published.json'

@@ -269,6 +269,23 @@ def test_the_spread_is_that_over_seeds():
     assert race.spread_of([30], 2) == '30.00'
 
 
+@pytest.mark.parametrize('name', ['from-scratch', 'fine-tuned'])
+def test_the_readme_shows_what_was_measured(name):
+    result = json.loads(read(ROOT / f'docs/race/{name}.json'))
+    lines = read(ROOT / 'README.md').replace('*', '').splitlines()
+    for row in result['rows']:
+        cells = [
+            race.spread_of([run[key] for run in row['runs']], 2)
+            for key in ('mIoU', 'mBIoU')
+        ]
+        cells.append(f'{row["params"]:,}')
+        (line,) = (line for line in lines if ' | '.join(cells) in line)
+        assert line.lower().startswith(f'| {row["upsampler"]}')
+    assert read(ROOT / f'docs/race/{name}.md') == (
+        race.render(result, 'markdown') + '\n'
+    )
+
+
 def test_settings_are_compared_one_by_one():
     there = dict(a=[1, dict(b=2)], c=3)
     assert race.differences(there, there) == []

@@ -31,11 +31,11 @@ train "$det" 350 work_dirs/demo-nearest "$nearest"
   data/demo/coco/val2017/000000000008.jpg \
   --stages upsamplers.0 --out docs/pictures/inside-faster-rcnn.png
 
-"$python" $analysis/compare_models.py --indices 4 5 --difference \
+"$python" $analysis/compare_models.py --indices 0 1 --difference \
   --model "$seg" work_dirs/demo-bilinear/iter_700.pth "$bilinear" \
   --model "$seg" "$seg_sapa" --names bilinear SAPA-G \
   --out docs/pictures/segformer.png
-"$python" $analysis/compare_models.py --indices 1 3 --difference \
+"$python" $analysis/compare_models.py --indices 0 1 --difference \
   --model "$det" work_dirs/demo-nearest/iter_350.pth "$nearest" \
   --model "$det" "$det_sapa" --names nearest SAPA-G --score-thr 0.5 \
   --out docs/pictures/faster-rcnn.png
