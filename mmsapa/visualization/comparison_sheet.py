@@ -29,8 +29,9 @@ BOX_STYLES = (
     ('black', 'white', '-'),
     ('white', 'black', (0, (0.8, 1.2))),
 )
-# Differences, told apart by the colour-blind, and in print by lightness.
-SAME, WRONG, BETTER, WORSE = '#FFFFFF', '#D4D4D4', '#0072B2', '#E69F00'
+# Differences, told apart by the colour-blind, and in print by lightness; none
+# of them is a class of the demo's scenes.
+SAME, WRONG, BETTER, WORSE = '#FFFFFF', '#D4D4D4', '#1A85FF', '#8B0A3D'
 NOT_COUNTED = '#C8C8C8'
 MAX_CLASSES = 16
 
@@ -46,9 +47,9 @@ def draw_comparison(
     """Draw images, truth, and a column for each operator.
 
     Under each map stand its zoom boxes, enlarged; they are the same in all
-    columns. With ``difference`` another line shows where an operator is
-    right and wrong beside the first one, or, without truth, where it differs
-    from the first one.
+    columns: where operators differ most, or a single one is wrong. With
+    ``difference`` another line shows where an operator is right and wrong
+    beside the first one, or, without truth, where it differs from that.
 
     Args:
         rows (Sequence[Comparison]): A row for each; all with the same
@@ -159,13 +160,17 @@ class _Sheet:
     """Places maps and words, all in inches from the top left corner."""
 
     def __init__(self, rows, palette, classes, difference, width):
-        self.rows, self.width, self.difference = rows, width, difference
+        self.rows, self.width = rows, width
         self.palette = np.array(palette, np.uint8)
         self.classes = classes
         self.operators = list(rows[0].predictions)
         self.truths = any(row.truth is not None for row in rows)
         self.detects = isinstance(
             rows[0].predictions[self.operators[0]], Detections
+        )
+        # One alone differs from nothing but the truth.
+        self.difference = difference and (
+            self.truths or len(self.operators) > 1
         )
         columns = 1 + self.truths + len(self.operators)
         self.column = (width - GAP * (columns + 1)) / columns
@@ -466,7 +471,9 @@ class _Sheet:
                 for (c, s), word in zip(lines, words)
             ]
         names = {SAME: f'as {first}', BETTER: f'differs from {first}'}
-        if self.truths:
+        if len(self.operators) == 1:
+            names = {SAME: 'right', WRONG: 'wrong'}
+        elif self.truths:
             names = {
                 SAME: 'right',
                 WRONG: f'wrong as {first}',

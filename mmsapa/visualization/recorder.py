@@ -39,8 +39,8 @@ class Recording:
 
     Attributes:
         image (np.ndarray | None): RGB, uint8, [H, W, 3], resized, padded and
-            cropped as the model's backbone got it; None where the model has
-            neither backbone nor data preprocessor, or has not run.
+            cropped as the model's backbone got it; None where the model
+            lacks a backbone or a data preprocessor, or has not run.
         stages (list[Stage]): In the order of their calls.
     """
 
@@ -84,14 +84,14 @@ def record(
             except Exception as error:
                 errors.append(error)
 
-    def keep_image(images):
-        recording.image = _image(images[0], preprocessor)
+    def keep_image(inputs):
+        recording.image = _image(inputs[0][0], preprocessor)
 
     def keep_stage(*arguments):
         recording.stages.append(_stage(*arguments))
 
-    def watch_backbone(module, args):
-        once('image', keep_image, *args)
+    def watch_backbone(module, args, kwargs):
+        once('image', keep_image, (*args, *kwargs.values()))
 
     def watch_layer(name, layer, args, kwargs, out):
         inputs = signature(layer.forward).bind(*args, **kwargs).args
@@ -105,7 +105,7 @@ def record(
     ]
     if preprocessor is not None:
         hooks += [
-            module.register_forward_pre_hook(watch_backbone)
+            module.register_forward_pre_hook(watch_backbone, with_kwargs=True)
             for name, module in model.named_modules()
             if name.split('.')[-1] == 'backbone'
         ]
