@@ -99,6 +99,29 @@ def error(*arguments):
     return str(caught.value)
 
 
+def test_a_single_model_is_held_against_the_truth(models, tmp_path):
+    alone = models('seg')[:3]
+    run(*alone, '--difference', '--indices', 1, 1, '--out', tmp_path / 'out')
+    pictures = sorted(path.name for path in tmp_path.rglob('*.png'))
+    assert pictures == ['ADE_val_00000002.png', 'ADE_val_00000002_2.png']
+
+
+def test_what_is_no_checkpoint_is_named(models, folder, tmp_path):
+    broken = tmp_path / 'broken.pth'
+    for content in ('no checkpoint', ''):
+        broken.write_text(content)
+        sentence = error('--model', folder / 'seg.py', broken)
+        assert f'{broken}: expected a checkpoint of PyTorch' in sentence
+
+
+def test_sheets_are_png(models, capsys):
+    with pytest.raises(SystemExit):
+        run(*models('seg'), '--out', 'sheet.jpg')
+    assert 'expected FILE.png or a folder, got sheet.jpg' in (
+        capsys.readouterr().err
+    )
+
+
 def test_images_of_one_name_are_told_apart(tmp_path):
     files = ['a/x.png', 'a/y.jpg', 'a/y.png', 'b/x.png']
     for name in files:
@@ -184,7 +207,7 @@ def test_models_stay_as_they_were(kind, folder, models, device):
     config, checkpoint = folder / f'{kind}.py', folder / f'{kind}_sapa.pth'
     args = tool.parse_args(['--model', str(config), str(checkpoint)])
     ((_, pair),) = tool.read_models(args).items()
-    model = tool.load_model(*pair, device)
+    model = tool.load_model(*pair, device, '')
     state = {k: v.clone() for k, v in model.state_dict().items()}
     file = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     saved = torch.load(checkpoint, weights_only=True)['state_dict']

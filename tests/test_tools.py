@@ -235,6 +235,13 @@ def test_missing_files_are_named(monkeypatch, config, tmp_path):
     assert 'no checkpoint no.pth' in error(
         monkeypatch, 'train', config['seg'], '--resume', 'no.pth'
     )
+    assert 'no checkpoint no.pth' in error(
+        monkeypatch,
+        'train',
+        config['seg'],
+        '--cfg-options',
+        'load_from=no.pth',
+    )
     option = f'train_dataloader.dataset.data_root={tmp_path}'
     sentence = error(
         monkeypatch, 'train', config['det'], '--cfg-options', option

@@ -122,8 +122,8 @@ def run(job):
     if 'trained' not in metrics or not osp.isfile(picture):
         print('== Testing the trained model')
         metrics['trained'] = evaluate(job, final)
-        call(COMPARE, '--model', job.config, final, '--out', picture)
         mmengine.dump(metrics, results)
+        call(COMPARE, '--model', job.config, final, '--out', picture)
     elif trained_already:
         print(
             '== Trained and tested already; to start over, remove '

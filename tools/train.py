@@ -74,7 +74,6 @@ def resume(cfg, checkpoint):
             )
             cfg.resume = False
             return
-    check_checkpoint(checkpoint)
     cfg.load_from = checkpoint
     cfg.resume = True
 
@@ -95,6 +94,8 @@ def main():
         scale_lr(cfg)
     if args.resume:
         resume(cfg, args.resume)
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
     again = command_line(
         sys.argv[0], args.config, '--work-dir', cfg.work_dir, '--resume'
     )

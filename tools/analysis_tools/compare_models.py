@@ -9,8 +9,8 @@ settings of its own, so that one config serves for several operators:
 
     --model CONFIG CHECKPOINT model.decode_head.upsample_cfg.variant=B
 
-Boxes mark the regions where the predictions differ most; they are enlarged
-under every map.
+Boxes mark the regions where the predictions differ most, or, of a single model
+with truth, where it is wrong; they are enlarged under every map.
 """
 
 import argparse
@@ -23,10 +23,12 @@ import numpy as np
 from inference import (
     annotations,
     find_images,
+    free_name,
     infer,
     label_map,
     load_model,
     read_image,
+    sheet_or_folder,
     test_dataset,
 )
 from mmengine.config import DictAction
@@ -202,6 +204,7 @@ def test_items(cfg, indices):
     dataset = test_dataset(cfg)
     if indices is None:
         indices = range(min(FIRST, len(dataset)))
+    names = set()
     for index in indices:
         if not 0 <= index < len(dataset):
             sys.exit(
@@ -211,7 +214,9 @@ def test_items(cfg, indices):
         info = dataset.get_data_info(index)
         read = label_map if cfg.default_scope == 'mmseg' else instances
         path = info['img_path']
-        yield Path(path).stem, path, read(cfg, info)
+        name = free_name(Path(path).stem, names)
+        names.add(name)
+        yield name, path, read(cfg, info)
 
 
 def instances(cfg, info):
@@ -279,7 +284,10 @@ def run(args):
         own_items(cfg, args) if args.images else test_items(cfg, args.indices)
     )
     models = {
-        name: load_model(*pair, args.device) for name, pair in configs.items()
+        name: load_model(
+            *pair, args.device, 'after the checkpoint as KEY=VALUE'
+        )
+        for name, pair in configs.items()
     }
     check_classes(models)
     model = next(iter(models.values()))
@@ -349,7 +357,7 @@ def parse_args(argv):
         type=int,
         default=2,
         metavar='N',
-        help='regions to enlarge, where predictions differ most (default: 2)',
+        help='regions to enlarge (default: 2)',
     )
     parser.add_argument(
         '--boxes',
@@ -374,7 +382,7 @@ def parse_args(argv):
     )
     parser.add_argument(
         '--out',
-        type=Path,
+        type=sheet_or_folder,
         default=Path('comparison.png'),
         help='FILE.png for one sheet, or a folder that gets a picture of '
         'each image (default: comparison.png)',

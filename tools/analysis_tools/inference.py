@@ -1,6 +1,8 @@
 """Models and images for the tools that look at predictions."""
 
+import argparse
 import itertools
+import pickle
 import sys
 import textwrap
 from pathlib import Path
@@ -16,8 +18,14 @@ from mmsapa.checkpoint import allow_training_checkpoints
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 
 
-def load_model(cfg, checkpoint, device):
+def load_model(cfg, checkpoint, device, option):
     """Build a model and load all of its weights.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
+        checkpoint (str): File or address.
+        device (str): Where it shall run.
+        option (str): How the tool is told settings of the config.
 
     Returns:
         nn.Module: In evaluation mode, ready for ``inference_model`` or
@@ -32,8 +40,7 @@ def load_model(cfg, checkpoint, device):
         model,
         checkpoint,
         cfg.filename,
-        'Name the config that it was trained with, or put its settings after '
-        'the checkpoint as KEY=VALUE.',
+        f'Name the config that it was trained with, or its settings {option}.',
     )
     dataset = test_dataset(cfg, lazy_init=True)
     trained = loaded.get('meta', {}).get('dataset_meta') or {}
@@ -61,13 +68,22 @@ def load_weights(model, checkpoint, what, advice):
         return load_checkpoint(
             model, checkpoint, map_location='cpu', strict=True
         )
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = next((line for line in lines[1:] if line), lines[0])
+    except (EOFError, KeyError, pickle.UnpicklingError) as error:
         sys.exit(
-            f'{checkpoint} does not fit {what}: '
-            f'{textwrap.shorten(reason, 160, placeholder=" …")} {advice}'
+            f'{checkpoint}: expected a checkpoint of PyTorch, got what cannot '
+            f'be read: {type(error).__name__}, {shorten(error)}'
         )
+    except RuntimeError as error:
+        # The first line only says that something is wrong.
+        reason = str(error).partition('\n')[2] or error
+        sys.exit(
+            f'{checkpoint} does not fit {what}: {shorten(reason)} {advice}'
+        )
+
+
+def shorten(message):
+    """Make one short line of a message."""
+    return textwrap.shorten(str(message), 160, placeholder=' …')
 
 
 def test_dataset(cfg, **kwargs) -> BaseDataset:
@@ -96,7 +112,7 @@ def infer(model, path):
         # Most models need images of some size, and all have some limit.
         sys.exit(
             f'{model.cfg.filename} cannot take {path} of {width} x {height} '
-            f'pixels: {str(error).splitlines()[0]}'
+            f'pixels: {shorten(error)}'
         )
 
 
@@ -138,9 +154,7 @@ def find_images(paths):
     found = {}
 
     def add(name, path):
-        others = (f'{name}_{i}' for i in itertools.count(2))
-        names = itertools.chain([name], others)
-        found[next(name for name in names if name not in found)] = str(path)
+        found[free_name(name, found)] = str(path)
 
     for path in map(Path, paths):
         if path.is_dir():
@@ -158,6 +172,22 @@ def find_images(paths):
         else:
             sys.exit(f'There is no image or folder {path}.')
     return found
+
+
+def free_name(name, taken):
+    """Number a name if it is taken."""
+    others = (f'{name}_{i}' for i in itertools.count(2))
+    return next(x for x in itertools.chain([name], others) if x not in taken)
+
+
+def sheet_or_folder(text):
+    """Take ``--out``: FILE.png, or a folder."""
+    path = Path(text)
+    if path.suffix.lower() in {*IMAGES, '.pdf', '.svg'} - {'.png'}:
+        raise argparse.ArgumentTypeError(
+            f'expected FILE.png or a folder, got {text}.'
+        )
+    return path
 
 
 def read_image(path):

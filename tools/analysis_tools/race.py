@@ -545,6 +545,10 @@ def draw_sheet(out, cfg, rows, seed, count=3):
         for row in rows
         if seed in (run['seed'] for run in row['runs'])
     }
+    picture = out / 'race.png'
+    if not folders:
+        picture.unlink(missing_ok=True)
+        return
     comparisons = []
     for i in range(min(count, len(dataset))):
         info = dataset.get_data_info(i)
@@ -559,10 +563,6 @@ def draw_sheet(out, cfg, rows, seed, count=3):
             predictions[name] = stored.astype(int) - shift
         image, truth = read_image(info['img_path']), label_map(cfg, info)
         comparisons.append(Comparison(image, predictions, truth, name=stem))
-    picture = out / 'race.png'
-    if not folders:
-        picture.unlink(missing_ok=True)
-        return
     sheet = draw_comparison(
         comparisons, dataset.metainfo['palette'], dataset.metainfo['classes']
     )

@@ -137,16 +137,12 @@ class SameForAll(Hook):
     ):
         """Tell how far the run is, and look at memory."""
         # Here, because the logger forgets the peak of a GPU when it logs.
-        self.look_at_memory()
+        self.notes['peak_bytes'] = max(self.notes['peak_bytes'], peak_bytes())
         self.tell(runner.iter + 1)
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Keep what mmengine does not: notes, and what is random."""
         checkpoint['race'] = dict(notes=self.notes, rng=get_rng())
-
-    def look_at_memory(self):
-        """Note the peak of memory so far, in whichever process it was."""
-        self.notes['peak_bytes'] = max(self.notes['peak_bytes'], peak_bytes())
 
 
 def as_bytes(tensor):

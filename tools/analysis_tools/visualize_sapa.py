@@ -14,7 +14,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from inference import find_images, infer, load_model
+from inference import find_images, infer, load_model, sheet_or_folder
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
@@ -33,7 +33,9 @@ def run(args):
     check_checkpoint(args.checkpoint)
     if cfg.default_scope == 'mmseg':
         # A sliding window would show its first place alone.
-        cfg.model.test_cfg.mode = 'whole'
+        cfg.model.test_cfg = dict(
+            cfg.model.get('test_cfg') or {}, mode='whole'
+        )
     images = find_images(args.images)
     single = args.out.suffix == '.png'
     if single and len(images) > 1:
@@ -41,7 +43,9 @@ def run(args):
             f'--out: expected a folder for {len(images)} images, got the file '
             f'{args.out}.'
         )
-    model = load_model(cfg, args.checkpoint, args.device)
+    model = load_model(
+        cfg, args.checkpoint, args.device, 'by --cfg-options KEY=VALUE'
+    )
     try:
         if args.list:
             print(*find_stages(model), sep='\n')
@@ -105,7 +109,7 @@ def parse_args(argv):
     )
     parser.add_argument(
         '--out',
-        type=Path,
+        type=sheet_or_folder,
         default=Path('sapa_sheets'),
         help='folder for the sheets, or FILE.png for a single one (default: '
         'sapa_sheets)',
