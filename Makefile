@@ -90,7 +90,7 @@ tables: env
 	$(BIN)/python tools/analysis_tools/published_tables.py \
 	  --out docs/tables/published.md docs/tables/published.json
 
-RACE := $(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2
+RACE := $(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2 $(RACE_FLAGS)
 
 # Nothing else should run in the end, when times are taken.
 race: env

@@ -274,12 +274,18 @@ def test_the_readme_shows_what_was_measured(name):
     result = json.loads(read(ROOT / f'docs/race/{name}.json'))
     lines = read(ROOT / 'README.md').replace('*', '').splitlines()
     for row in result['rows']:
+        runs = row['runs']
         cells = [
-            race.spread_of([run[key] for run in row['runs']], 2)
-            for key in ('mIoU', 'mBIoU')
+            *(
+                race.spread_of([run[key] for run in runs], 2)
+                for key in ('mIoU', 'mBIoU')
+            ),
+            f'{row["params"]:,}',
+            f'{row["flops"] / 1e9:.3f}',
+            f'{np.median(row["seconds"]) * 1e3:.1f}',
+            f'{np.mean([run["peak_bytes"] for run in runs]) / 1e6:.0f} |',
         ]
-        cells.append(f'{row["params"]:,}')
-        (line,) = (line for line in lines if ' | '.join(cells) in line)
+        (line,) = (line for line in lines if line.endswith(' | '.join(cells)))
         assert line.lower().startswith(f'| {row["upsampler"]}')
     assert read(ROOT / f'docs/race/{name}.md') == (
         race.render(result, 'markdown') + '\n'
