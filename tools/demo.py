@@ -45,7 +45,7 @@ JOBS = dict(
         'ade',
         'mIoU',
         'mIoU',
-        'eight minutes',
+        'three to eight minutes',
     ),
     det=Job(
         'Faster R-CNN R50 + SAPA-G',
@@ -53,7 +53,7 @@ JOBS = dict(
         'coco',
         'AP',
         'coco/bbox_mAP',
-        'fifteen minutes',
+        'ten to fifteen minutes',
     ),
 )
 
