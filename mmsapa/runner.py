@@ -120,8 +120,8 @@ def check_data(cfg, *loaders):
                 sys.exit(
                     f'{name} needs {path}, which does not exist. Put the '
                     'data there or a link to it (how it must lie: '
-                    f'{DATA_HELP[scope]}), or name another folder by '
-                    f'{name}.dataset.data_root=FOLDER.'
+                    f'{DATA_HELP[scope]}), or name another folder by the '
+                    f'setting {name}.dataset.data_root=FOLDER.'
                 )
 
 

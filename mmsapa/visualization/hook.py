@@ -68,7 +68,7 @@ class SAPAVisualizationHook(Hook):
         self.points = points
         self.channel = channel
         self.modes = modes
-        self._watch = None
+        self._watch = self._recording = None
 
     def before_run(self, runner):
         """Find the stages, so that a mistake stops before any work."""

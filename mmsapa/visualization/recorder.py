@@ -51,7 +51,7 @@ class Recording:
 
 @contextmanager
 def record(
-    model: nn.Module, stages: Sequence[str] | None = None
+    model: nn.Module, stages: Sequence[str] | str | None = None
 ) -> Iterator[Recording]:
     """Record the first image that a model of OpenMMLab runs on.
 
@@ -61,8 +61,8 @@ def record(
 
     Args:
         model (nn.Module): Has SAPA layers in it.
-        stages (Sequence[str], optional): Names, or parts of names, of the
-            layers to record. Default: all.
+        stages (Sequence[str] | str, optional): Names, or parts of names, of
+            the layers to record. Default: all.
 
     Yields:
         Recording: Complete when the model has run.
@@ -119,7 +119,7 @@ def record(
 
 
 def find_stages(
-    model: nn.Module, stages: Sequence[str] | None = None
+    model: nn.Module, stages: Sequence[str] | str | None = None
 ) -> dict[str, SAPA]:
     """Find the SAPA layers of a model by their names.
 
