@@ -8,42 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_sapa
+
 
 def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _windows(x: Tensor, kernel_size: int) -> Tensor:
-    """Every cell's window, zeros outside the map.
+def _windows(
+    x: Tensor, kernel_size: int, scale_factor: int, size: tuple
+) -> Tensor:
+    """Every query's window, zeros outside the map.
 
     Args:
         x (Tensor[N, C, H, W]): A low-res map.
         kernel_size (int): K.
-
-    Returns:
-        Tensor[N, C, K*K, H, W]: Windows, row-major.
-    """
-    h, w = x.shape[2:]
-    padded = F.pad(x, [kernel_size // 2] * 4)
-    shifts = [
-        padded[..., i : i + h, j : j + w]
-        for i in range(kernel_size)
-        for j in range(kernel_size)
-    ]
-    return torch.stack(shifts, 2)
-
-
-def _to_queries(x: Tensor, scale_factor: int, size: tuple) -> Tensor:
-    """Give each cell's numbers to its queries.
-
-    Args:
-        x (Tensor[..., H, W]): Numbers of the cells.
         scale_factor (int): s.
         size (tuple[int, int]): (Hq, Wq).
 
     Returns:
-        Tensor[..., Hq, Wq]: Numbers of the queries.
+        Tensor[N, C, K*K, Hq, Wq]: Windows, row-major, in the dtype that sums
+        are taken in.
     """
+    # Every query has a cell: the last ones once more where the map is short.
+    for dim, queries in ((2, size[0]), (3, size[1])):
+        cells = torch.arange(-(-queries // scale_factor), device=x.device)
+        x = x.index_select(dim, cells.clamp(max=x.shape[dim] - 1))
+    h, w = x.shape[2:]
+    x = F.pad(x.to(_accumulate_dtype(x.dtype)), [kernel_size // 2] * 4)
+    shifts = [
+        x[..., i : i + h, j : j + w]
+        for i in range(kernel_size)
+        for j in range(kernel_size)
+    ]
+    x = torch.stack(shifts, 2)
     x = x.repeat_interleave(scale_factor, -2)
     x = x.repeat_interleave(scale_factor, -1)
     return x[..., : size[0], : size[1]]
@@ -53,11 +51,11 @@ def sapa_kernels_reference(
     query: Tensor, key: Tensor, kernel_size: int = 5, scale_factor: int = 2
 ) -> Tensor:
     """What :func:`mmsapa.ops.sapa_kernels` computes, in plain PyTorch."""
-    dtype = _accumulate_dtype(query.dtype)
-    windows = _to_queries(
-        _windows(key.to(dtype), kernel_size), scale_factor, query.shape[-2:]
+    check_sapa(
+        'sapa_kernels_reference', query, key, None, kernel_size, scale_factor
     )
-    logits = torch.einsum('nehw,nekhw->nkhw', query.to(dtype), windows)
+    windows = _windows(key, kernel_size, scale_factor, query.shape[2:])
+    logits = torch.einsum('nehw,nekhw->nkhw', query.to(windows.dtype), windows)
     return logits.softmax(1).to(query.dtype)
 
 
@@ -69,13 +67,19 @@ def sapa_upsample_reference(
     scale_factor: int = 2,
 ) -> Tensor:
     """What :func:`mmsapa.ops.sapa_upsample` computes, in plain PyTorch."""
+    check_sapa(
+        'sapa_upsample_reference',
+        query,
+        key,
+        value,
+        kernel_size,
+        scale_factor,
+    )
     dtype = _accumulate_dtype(query.dtype)
     weights = sapa_kernels_reference(
         query.to(dtype), key.to(dtype), kernel_size, scale_factor
     )
-    windows = _to_queries(
-        _windows(value.to(dtype), kernel_size), scale_factor, query.shape[-2:]
-    )
+    windows = _windows(value, kernel_size, scale_factor, query.shape[2:])
     return torch.einsum('nkhw,nckhw->nchw', weights, windows).to(value.dtype)
 
 

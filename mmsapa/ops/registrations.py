@@ -12,6 +12,7 @@ import torch
 from torch.autograd import Function
 from torch.utils import flop_counter
 
+from .checks import autocast_dtype
 from .reference import norm_project_reference, sapa_kernels_reference
 from .tiled import sapa_upsample_tiled
 
@@ -49,18 +50,6 @@ def multiply_accumulates(
     """
     n, e, hq, wq = query_shape
     return n * hq * wq * kernel_size**2 * (e + channels)
-
-
-def autocast_dtype(device_type: str):
-    """Autocast's dtype for the device, or None where it is off."""
-    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
-        if torch.is_autocast_enabled(device_type):
-            return torch.get_autocast_dtype(device_type)
-    elif device_type == 'cuda' and torch.is_autocast_enabled():
-        return torch.get_autocast_gpu_dtype()
-    elif device_type == 'cpu' and torch.is_autocast_cpu_enabled():
-        return torch.get_autocast_cpu_dtype()
-    return None
 
 
 def load_kernels() -> bool:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_sapa, extend_to
+
 # Cells to a side. The queries of a tile share one halo; a larger one wastes
 # more on pairs that no window holds, a smaller one copies more of the halo.
 TILE = 4
@@ -37,6 +39,12 @@ def sapa_upsample_tiled(
     Returns:
         Tensor[N, C, Hq, Wq]: The upsampled map, dtype of ``value``.
     """
+    if check_sapa(
+        'sapa_upsample_tiled', query, key, value, kernel_size, scale_factor
+    ):
+        key, value = (
+            extend_to(x, query.shape[2:], scale_factor) for x in (key, value)
+        )
     dtype = torch.promote_types(query.dtype, torch.float32)
     tiles = [-(-size // TILE) for size in key.shape[2:]]
     queries = _tile(query.to(dtype), tiles, TILE * scale_factor, 0)

@@ -3,13 +3,16 @@ import os
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmsapa.ops import (
     sapa_kernels,
     sapa_kernels_reference,
     sapa_upsample,
     sapa_upsample_reference,
+    sapa_upsample_tiled,
 )
+from mmsapa.ops.functional import extend_to
 
 # Largest error allowed, as a share of the largest number of the result.
 TOLERANCES = {
@@ -89,6 +92,48 @@ def test_equals_reference(scale, kernel_size, dtype, device):
                 SIZES[name], kernel_size, scale, dtype, device, short
             )
             check_against_reference(inputs, kernel_size, scale)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+def test_a_map_that_is_short_is_extended_by_its_border(dtype, device):
+    """A pyramid that rounds down: x [16, 21] for a guide of [32, 43]."""
+    for scale, size in (
+        (2, (32, 43)),
+        (2, (33, 42)),
+        (3, (50, 65)),
+        (4, (67, 81)),
+    ):
+        q, k, v = (
+            torch.randn(1, c, h, w, dtype=torch.float64).to(device, dtype)
+            for c, h, w in ((3, *size), (3, 16, 21), (4, 16, 21))
+        )
+        check_against_reference((q, k, v), 5, scale)
+        cells = [-(-side // scale) for side in size]
+        longer = [
+            F.pad(
+                x.double(),
+                (0, cells[1] - 21, 0, cells[0] - 16),
+                mode='replicate',
+            )
+            for x in (k, v)
+        ]
+        expected = sapa_upsample_reference(q.double(), *longer, 5, scale)
+        for function in (
+            sapa_upsample,
+            sapa_upsample_reference,
+            sapa_upsample_tiled,
+        ):
+            assert_close([function(q, k, v, 5, scale)], [expected], dtype)
+
+
+def test_a_map_that_is_not_short_is_left_alone():
+    x = torch.randn(1, 2, 3, 4)
+    for size in ((6, 8), (5, 7)):
+        assert extend_to(x, size, 2) is x
+    assert extend_to(x, (7, 8), 2).shape == (1, 2, 4, 4)
+    for size in ((8, 8), (6, 6), (4, 8)):
+        with pytest.raises(ValueError, match=r'got \[\d, \d\] for .*\[3, 4\]'):
+            extend_to(x, size, 2)
 
 
 def test_many_channels(device):

@@ -98,10 +98,11 @@ def test_compiles_as_one_graph(backend, dynamic, function, device):
     compiled = torch.compile(
         double, fullgraph=True, dynamic=dynamic, backend=backend
     )
-    for sizes in ((1, 3, 4, 5, 6), (2, 3, 4, 6, 8)):
+    # The last guide is larger than the map: that is one cell short.
+    for sizes, short in (((1, 3, 4, 5, 6), 0), ((2, 3, 4, 6, 8), -1)):
         inputs = [
             x.requires_grad_()
-            for x in make(sizes, 5, 2, torch.float32, device)[:count]
+            for x in make(sizes, 5, 2, torch.float32, device, short)[:count]
         ]
         for f, g in (
             (compiled, double),

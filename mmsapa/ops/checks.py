@@ -1,0 +1,191 @@
+"""What operators take: checked here, in words, and maps made to fit."""
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# Of a window's side in query pixels. The kernels' scratch grows with its
+# square, and products of sizes within it cannot overflow.
+MAX_WINDOW = 512
+
+
+def autocast_dtype(device_type: str):
+    """Autocast's dtype for the device, or None where it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
+        # Other devices, meta for one, raise.
+        known = torch.amp.is_autocast_available(device_type)
+        if known and torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+    elif device_type == 'cuda' and torch.is_autocast_enabled():
+        return torch.get_autocast_gpu_dtype()
+    elif device_type == 'cpu' and torch.is_autocast_cpu_enabled():
+        return torch.get_autocast_cpu_dtype()
+    return None
+
+
+def check_sapa(
+    name: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    kernel_size: int,
+    scale_factor: int,
+    strict: bool = False,
+) -> bool:
+    """Raise what is wrong with the arguments of SAPA, in one sentence.
+
+    Args:
+        name (str): Who asks.
+        query (Tensor[N, E, Hq, Wq]): High resolution.
+        key (Tensor[N, E, H, W]): Low resolution.
+        value (Tensor[N, C, H, W], optional): Likewise; None where only the
+            weights are wanted.
+        kernel_size (int): K.
+        scale_factor (int): s.
+        strict (bool): As the operators themselves are, which extend no map
+            and cast nothing.
+
+    Returns:
+        bool: Whether key and value are short, see :func:`extend_to`.
+
+    Raises:
+        TypeError: If an argument has another type, dtype or layout.
+        ValueError: If sizes, dtypes or devices do not fit together.
+    """
+    _check_window(name, kernel_size, scale_factor)
+    inputs = {'query': query, 'key': key}
+    if value is not None:
+        inputs['value'] = value
+    for role, tensor in inputs.items():
+        check_map(name, role, tensor)
+    for role, tensor in inputs.items():
+        if tensor.device != query.device:
+            raise ValueError(
+                f'{name}: expected all inputs on one device, got query on '
+                f'{query.device} and {role} on {tensor.device}.'
+            )
+        # Autocast casts them to one dtype.
+        if tensor.dtype != query.dtype and (
+            strict or autocast_dtype(query.device.type) is None
+        ):
+            raise ValueError(
+                f'{name}: expected all inputs of one dtype, got query of '
+                f'{query.dtype} and {role} of {tensor.dtype}; cast one of '
+                'them, or run under torch.autocast.'
+            )
+
+    n, e, hq, wq = query.shape
+    n_low, e_low, h, w = key.shape
+    if n != n_low or e != e_low:
+        raise ValueError(
+            f'{name}: expected query and key with the same N and E, got '
+            f'{list(query.shape)} and {list(key.shape)}.'
+        )
+    if value is not None and (n, h, w) != (value.shape[0], *value.shape[2:]):
+        raise ValueError(
+            f'{name}: expected key and value with the same N, H and W, got '
+            f'{list(key.shape)} and {list(value.shape)}.'
+        )
+    s = scale_factor
+    if (h - 1) * s < hq <= h * s and (w - 1) * s < wq <= w * s:
+        return False
+    if not strict and _nearly_fit((hq, wq), (h, w), s):
+        return True
+    hint = ''
+    if hq < h and s > 1:
+        hint = ' Are the guide and the low-res map swapped?'
+    largest = f'H * {s}]' if strict else f'(H + 1) * {s})'
+    raise ValueError(
+        f'{name}: expected query {s} times as large as key, each side in '
+        f'((H - 1) * {s}, {largest}, got {[hq, wq]} for {[h, w]}.{hint}'
+    )
+
+
+def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
+    """Give a low-res map one cell more along each side where it is short.
+
+    A pyramid that rounds down halves 43 pixels to 21 cells, which are the
+    cells of 42 pixels. The border rule: where the last pixels have no cell,
+    the map's last row or column stands once more behind itself.
+
+    Args:
+        x (Tensor[N, C, H, W]): A low-res map, of any dtype.
+        size (tuple[int, int]): (Hq, Wq), of the high-res map that ``x`` is
+            upsampled to; (H - 1) * s < Hq < (H + 1) * s, and Wq likewise.
+        scale_factor (int): s.
+
+    Returns:
+        Tensor[N, C, ceil(Hq / s), ceil(Wq / s)]: ``x`` itself where it is
+        not short; differentiable.
+
+    Raises:
+        ValueError: If the sizes do not fit together.
+    """
+    low, s = x.shape[-2:], scale_factor
+    if not _nearly_fit(size, low, s):
+        raise ValueError(
+            f'extend_to: expected each side of size in ((H - 1) * {s}, '
+            f'(H + 1) * {s}), got {list(size)} for a map of {list(low)}.'
+        )
+    if size[0] > low[0] * s:
+        x = torch.cat([x, x[..., -1:, :]], -2)
+    if size[1] > low[1] * s:
+        x = torch.cat([x, x[..., -1:]], -1)
+    return x
+
+
+def _nearly_fit(high, low, s):
+    """Whether one cell more, or none, makes sizes fit."""
+    # A map without a row has none to repeat.
+    return all(
+        (b - 1) * s < a < (b + 1) * s and (b > 0 or a == 0)
+        for a, b in zip(high, low, strict=True)
+    )
+
+
+def _check_window(name, kernel_size, scale_factor):
+    for number, got in (
+        ('kernel_size', kernel_size),
+        ('scale_factor', scale_factor),
+    ):
+        if isinstance(got, bool) or not isinstance(got, (int, torch.SymInt)):
+            raise TypeError(
+                f'{name}: expected {number} as an int, got '
+                f'{type(got).__name__} {got!r}.'
+            )
+        if got < 1:
+            raise ValueError(f'{name}: expected {number} >= 1, got {got}.')
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f'{name}: expected an odd kernel_size, so that the window has a '
+            f'center, got {kernel_size}.'
+        )
+    if kernel_size * scale_factor > MAX_WINDOW:
+        raise ValueError(
+            f'{name}: expected kernel_size * scale_factor <= {MAX_WINDOW}, '
+            f'got {kernel_size} * {scale_factor}.'
+        )
+
+
+def check_map(name: str, role: str, tensor: Tensor):
+    """Raise if ``tensor`` is no dense [N, C, H, W] of a known dtype."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f'{name}: expected {role} as a torch.Tensor, got '
+            f'{type(tensor).__name__}.'
+        )
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        kind = 'nested' if tensor.is_nested else tensor.layout
+        raise TypeError(
+            f'{name}: expected {role} as a dense tensor, got a {kind} one.'
+        )
+    if tensor.dtype not in DTYPES:
+        raise TypeError(
+            f'{name}: expected {role} of dtype float32, float64, float16 or '
+            f'bfloat16, got {tensor.dtype}.'
+        )
+    if tensor.dim() != 4:
+        raise ValueError(
+            f'{name}: expected {role} of shape [N, C, H, W], got '
+            f'{list(tensor.shape)}.'
+        )
