@@ -4,11 +4,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..registry import register_upsample_layer
 
-@MODELS.register_module('dysample')
+
+@register_upsample_layer('dysample')
 class DySample(BaseModule):
     """Upsampling by learning where to sample.
 
