@@ -4,13 +4,13 @@ import math
 
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..registry import register_upsample_layer
 from .guided import GuidedUpsampler, odd_kernel_size, reassemble
 
 
-@MODELS.register_module('a2u')
+@register_upsample_layer('a2u')
 class A2U(GuidedUpsampler):
     """Affinity-aware upsampling.
 
@@ -62,8 +62,9 @@ class A2U(GuidedUpsampler):
 
     def _reset_parameters(self):
         # The authors leave it to PyTorch.
-        for module in self.children():
-            module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.GroupNorm)):
+                module.reset_parameters()
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(guide, self.filter_size)

@@ -3,13 +3,13 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.registry import MODELS
 from torch import Tensor
 
-from .guided import GuidedUpsampler, odd_kernel_size, reassemble
+from ..registry import register_upsample_layer
+from .guided import GuidedUpsampler, is_plain, odd_kernel_size, reassemble
 
 
-@MODELS.register_module('fade')
+@register_upsample_layer('fade')
 class FADE(GuidedUpsampler):
     """Fusing the assets of decoder and encoder.
 
@@ -63,19 +63,26 @@ class FADE(GuidedUpsampler):
         self._reset_parameters()
 
     def _reset_parameters(self):
-        for module in self.children():
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         # A convolution is linear, so each map has its own at its own
         # resolution, with the same weights, and the bias comes in once.
         logits = self.kernels(self.compress_guide(guide))
-        from_x = F.conv2d(self.compress_x(x), self.kernels.weight, padding=1)
+        from_x = self._without_bias(self.compress_x(x))
         logits = logits + self._nearest(from_x, guide)
         out = reassemble(x, logits.softmax(1), self.scale_factor)
         if self.gate is None:
             return out
         gate = self._nearest(self.gate(x).sigmoid(), guide)
         return torch.lerp(out, guide.to(out.dtype), gate.to(out.dtype))
+
+    def _without_bias(self, x: Tensor) -> Tensor:
+        """Run ``kernels`` on a compressed map, without its bias."""
+        if is_plain(self.kernels, nn.Conv2d):
+            return F.conv2d(x, self.kernels.weight, padding=1)
+        return self.kernels(x) - self.kernels(torch.zeros_like(x[:1]))

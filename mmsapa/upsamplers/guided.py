@@ -3,9 +3,12 @@
 import math
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
+
+from ..ops.checks import extend_to
 
 
 class GuidedUpsampler(BaseModule):
@@ -17,6 +20,9 @@ class GuidedUpsampler(BaseModule):
             ``in_channels``.
         scale_factor (int): Size of the guide over size of ``x``. Default: 2.
         init_cfg (dict, optional): As in every mmengine BaseModule.
+
+    Raises:
+        ValueError: If ``scale_factor`` is no int, or less than 1.
     """
 
     def __init__(
@@ -27,6 +33,11 @@ class GuidedUpsampler(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        if not isinstance(scale_factor, int) or scale_factor < 1:
+            raise ValueError(
+                f'{type(self).__name__}: expected scale_factor as an int from '
+                f'1 on, got {scale_factor!r}.'
+            )
         self.in_channels = in_channels
         self.guide_channels = guide_channels or in_channels
         self.scale_factor = scale_factor
@@ -52,7 +63,9 @@ class GuidedUpsampler(BaseModule):
                 resolution.
             guide (Tensor[N, guide_channels, Hq, Wq]): What the result is
                 about to be merged with, usually the encoder feature of that
-                resolution; (H - 1) * s < Hq <= H * s, and Wq likewise.
+                resolution; (H - 1) * s < Hq < (H + 1) * s, and Wq likewise.
+                Where it is beyond H * s, the last row of ``x`` counts twice
+                (:func:`mmsapa.ops.sapa_upsample`).
 
         Returns:
             Tensor[N, in_channels, Hq, Wq]: The upsampled ``x``.
@@ -61,8 +74,7 @@ class GuidedUpsampler(BaseModule):
             TypeError: If there is no guide.
             ValueError: If channels or sizes do not fit together.
         """
-        self._check(x, guide)
-        return self._upsample(x, guide)
+        return self._upsample(self._fit(x, guide), guide)
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         raise NotImplementedError
@@ -74,7 +86,8 @@ class GuidedUpsampler(BaseModule):
             f'scale_factor={self.scale_factor}'
         )
 
-    def _check(self, x: Tensor, guide: Tensor | None):
+    def _fit(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        """Check both maps, and give ``x`` one cell more where it is short."""
         name = type(self).__name__
         if guide is None:
             raise TypeError(
@@ -97,14 +110,8 @@ class GuidedUpsampler(BaseModule):
                 f'guide with {self.guide_channels}, got {list(x.shape)} and '
                 f'{list(guide.shape)}.{swapped}'
             )
-        s = self.scale_factor
-        for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
-            if not (low - 1) * s < high <= low * s:
-                raise ValueError(
-                    f'{name}: expected a guide {s} times the size of x (up '
-                    f'to {s - 1} pixels less), got {list(guide.shape[2:])} '
-                    f'for {list(x.shape[2:])}.{swapped}'
-                )
+        check_sizes(name, x, guide, self.scale_factor, swapped)
+        return extend_to(x, guide.shape[2:], self.scale_factor)
 
     def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
         """Give each pixel of ``x`` to the guide's pixels in it."""
@@ -130,6 +137,46 @@ class GuidedUpsampler(BaseModule):
         )
         below, right = after
         return F.pad(guide, [before, right, before, below])
+
+
+def check_sizes(
+    name: str, x: Tensor, guide: Tensor, scale_factor: int, hint: str = ''
+):
+    """Raise a ValueError if one cell more, or none, will not do for ``x``."""
+    s = scale_factor
+    for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
+        if not (low - 1) * s < high < (low + 1) * s:
+            raise ValueError(
+                f'{name}: expected a guide {s} times the size of x (up to '
+                f'{s - 1} pixels more or less), got {list(guide.shape[2:])} '
+                f'for {list(x.shape[2:])}.{hint}'
+            )
+
+
+def is_plain(module: nn.Module, kind: type) -> bool:
+    """Whether a module does what its type does with its weights, and no more.
+
+    What is pruned, parametrized, wrapped or hooked has to be called; weights
+    of a plain one may be read and folded into others.
+
+    Args:
+        module (nn.Module): Any.
+        kind (type): Its very type, not one derived from it.
+    """
+    if type(module) is not kind:
+        return False
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    # mmengine hooks all modules to count FLOPs, and changes nothing.
+    return not any(hooks) or all(
+        hook.__module__ == 'mmengine.analysis.jit_analysis'
+        for kind in hooks
+        for hook in kind.values()
+    )
 
 
 def odd_kernel_size(name: str, kernel_size: int) -> int:

@@ -1,13 +1,13 @@
 """IndexNet, an upsample layer guided by learned indices, to compare with."""
 
 import torch.nn as nn
-from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..registry import register_upsample_layer
 from .guided import GuidedUpsampler
 
 
-@MODELS.register_module('indexnet')
+@register_upsample_layer('indexnet')
 class IndexNet(GuidedUpsampler):
     """Upsampling by indices that are learned from the guide.
 
@@ -51,6 +51,8 @@ class IndexNet(GuidedUpsampler):
     ):
         super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
         self.holistic = holistic
+        # The guide's pixels that it looks at, to a side.
+        self.window = scale_factor * (2 if context else 1)
         places = scale_factor**2
         # A DIN has a network for every place, each with an index a channel.
         networks, indices = (1, 1) if holistic else (places, in_channels)
@@ -58,7 +60,7 @@ class IndexNet(GuidedUpsampler):
         first = nn.Conv2d(
             self.guide_channels,
             hidden if nonlinear else places * indices,
-            scale_factor * (2 if context else 1),
+            self.window,
             stride=scale_factor,
             bias=False,
         )
@@ -87,7 +89,7 @@ class IndexNet(GuidedUpsampler):
                 module.reset_parameters()
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
-        index = self.index(self._pad(guide, x, self.index[0].kernel_size[0]))
+        index = self.index(self._pad(guide, x, self.window))
         if not self.holistic:
             # By place, then channel; shuffled by channel, then place.
             index = index.unflatten(1, (-1, self.in_channels))

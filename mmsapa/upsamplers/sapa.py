@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn as nn
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..ops import norm_project, sapa_kernels, sapa_upsample
-from .guided import GuidedUpsampler
+from ..registry import register_upsample_layer
+from .guided import GuidedUpsampler, is_plain, odd_kernel_size
 
 # Parameter names of the authors' modules (y is the guide there), and ours.
 _AUTHORS_NAMES = {
@@ -26,7 +26,22 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-@MODELS.register_module('sapa')
+def _foldable(norm, projections):
+    """Whether all are the plain modules that a layer is made with."""
+    return (
+        is_plain(norm, ChannelNorm)
+        and norm.bias is not None
+        and all(
+            is_plain(p, nn.Conv2d)
+            and p.bias is not None
+            and (p.kernel_size, p.stride) == ((1, 1), (1, 1))
+            and (p.padding, p.groups) == ((0, 0), 1)
+            for p in projections
+        )
+    )
+
+
+@register_upsample_layer('sapa')
 class SAPA(GuidedUpsampler):
     """Similarity-aware point affiliation, an upsample layer with a guide.
 
@@ -58,8 +73,8 @@ class SAPA(GuidedUpsampler):
         init_cfg (dict, optional): As in every mmengine BaseModule.
 
     Raises:
-        ValueError: If the variant is unknown, or ``'I'`` is asked to compare
-            maps of different channels.
+        ValueError: If the variant is unknown, ``kernel_size`` is even, or
+            ``'I'`` is asked to compare maps of different channels.
     """
 
     def __init__(
@@ -87,7 +102,7 @@ class SAPA(GuidedUpsampler):
             )
         self.variant = variant
         self.embed_dims = in_channels if variant == 'I' else embed_dims
-        self.kernel_size = kernel_size
+        self.kernel_size = odd_kernel_size('SAPA', kernel_size)
 
         self.norm_guide = ChannelNorm(guide_channels)
         self.norm_x = ChannelNorm(in_channels)
@@ -104,7 +119,8 @@ class SAPA(GuidedUpsampler):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
 
@@ -124,20 +140,17 @@ class SAPA(GuidedUpsampler):
         Returns:
             Tensor[N, K * K, Hq, Wq]: As :func:`mmsapa.ops.sapa_kernels`.
         """
-        self._check(x, guide)
-        query, key = self._embed(x, guide)
+        query, key = self._embed(self._fit(x, guide), guide)
         return sapa_kernels(query, key, self.kernel_size, self.scale_factor)
 
     def _embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Make the queries of the guide and the keys of ``x``."""
         if self.variant == 'I':
             return self.norm_guide(guide), self.norm_x(x)
-        query = self._project(guide, self.norm_guide, self.query)
+        (query,) = self._project(guide, self.norm_guide, self.query)
         if self.variant == 'B':
-            return query, self._project(x, self.norm_x, self.key)
-        key, gate = self._project(x, self.norm_x, self.key, self.gate).split(
-            [self.embed_dims, 1], 1
-        )
+            return query, *self._project(x, self.norm_x, self.key)
+        key, gate = self._project(x, self.norm_x, self.key, self.gate)
         # Projected first, upsampled then: the same, and s * s cheaper.
         # Autocast may have given them other dtypes.
         gate, query_x = (
@@ -147,15 +160,20 @@ class SAPA(GuidedUpsampler):
         return torch.lerp(query_x, query, gate), key
 
     @staticmethod
-    def _project(x, norm, projection, *others):
-        """Normalise, then project by all projections, one above the other."""
-        weight, bias = projection.weight.flatten(1), projection.bias
-        if others:
-            weight = torch.cat(
-                [weight, *(p.weight.flatten(1) for p in others)]
+    def _project(x, norm, *projections):
+        """Normalise, then project; all in one reading if all are plain."""
+        if not _foldable(norm, projections):
+            normed = norm(x)
+            return [projection(normed) for projection in projections]
+        weight, bias = (
+            torch.cat(parts) if len(parts) > 1 else parts[0]
+            for parts in (
+                [p.weight.flatten(1) for p in projections],
+                [p.bias for p in projections],
             )
-            bias = torch.cat([bias, *(p.bias for p in others)])
-        return norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
+        )
+        out = norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
+        return out.split([p.out_channels for p in projections], 1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the authors' names, and their Linear for our 1x1 Conv2d."""

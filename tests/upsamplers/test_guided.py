@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
+from torch.nn.utils import prune
 
-from mmsapa.upsamplers import A2U, FADE, IndexNet
+from mmsapa.upsamplers import A2U, FADE, SAPA, IndexNet
 from mmsapa.upsamplers.guided import reassemble
 
 from .published import window
@@ -67,7 +70,7 @@ def test_trains_under_autocast(layer_type, device):
         ((6, 4, 4), (1, 6, 8, 8), ValueError, r'\[6, 4, 4\]'),
         ((1, 6, 4, 4), (1, 3, 8, 8), ValueError, 'guide with 6'),
         ((1, 6, 8, 8), (1, 6, 4, 4), ValueError, 'swapped'),
-        ((1, 6, 4, 4), (1, 6, 8, 9), ValueError, r'\[8, 9\] for \[4, 4\]'),
+        ((1, 6, 4, 4), (1, 6, 8, 10), ValueError, r'\[8, 10\] for \[4, 4\]'),
     ],
 )
 def test_bad_inputs_are_named(layer_type, x, guide, error, words):
@@ -91,3 +94,118 @@ def test_own_init_cfg_is_obeyed(layer_type):
     layer.init_weights()
     convs = [m for m in layer.modules() if isinstance(m, torch.nn.Conv2d)]
     assert convs and all(conv.weight.eq(0.5).all() for conv in convs)
+
+
+class LoRA(torch.nn.Module):
+    """A wrapper that adds a low-rank term, as fine-tuning has it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.down = torch.nn.Conv2d(base.in_channels, 2, 1, bias=False)
+        self.up = torch.nn.Conv2d(
+            2,
+            base.out_channels,
+            base.kernel_size,
+            base.stride,
+            base.padding,
+            bias=False,
+        )
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+    def merged(self):
+        plain = copy.deepcopy(self.base)
+        term = torch.einsum(
+            'orhw,ri->oihw', self.up.weight, self.down.weight[..., 0, 0]
+        )
+        plain.weight.data += term
+        return plain
+
+
+def wrap(module, kind):
+    """Change what a convolution does, by its module and not its weight.
+
+    Returns:
+        tuple: The changed module, and a plain one that does the same.
+    """
+    plain = copy.deepcopy(module)
+    if kind == 'pruned':
+        prune.random_unstructured(module, 'weight', 0.5)
+        with torch.no_grad():
+            module.weight_orig *= 2  # seen by a call alone
+            plain.weight.copy_(module.weight_orig * module.weight_mask)
+    elif kind == 'weight_norm':
+        torch.nn.utils.weight_norm(module)
+        with torch.no_grad():
+            module.weight_g *= 2
+            plain.weight *= 2
+    elif kind == 'parametrized':
+        torch.nn.utils.parametrizations.weight_norm(module)
+        with torch.no_grad():
+            module.parametrizations.weight.original0 *= 2
+            plain.weight *= 2
+    elif kind == 'hooked':
+        module.register_forward_pre_hook(lambda _, args: (2 * args[0],))
+        with torch.no_grad():
+            plain.weight *= 2
+    else:
+        module = LoRA(module)
+        plain = module.merged()
+    return module, plain
+
+
+@pytest.mark.filterwarnings('ignore::FutureWarning')
+@pytest.mark.parametrize('layer', ['SAPA-B', 'SAPA-G', 'FADE', 'A2U', 'Index'])
+@pytest.mark.parametrize(
+    'kind', ['pruned', 'weight_norm', 'parametrized', 'hooked', 'LoRA']
+)
+def test_changed_convolutions_are_called(layer, kind):
+    """Every convolution of a layer, one at a time."""
+    name, _, variant = layer.partition('-')
+    make = dict(SAPA=SAPA, FADE=FADE, A2U=A2U, Index=IndexNet)[name]
+    layer = make(8, **(dict(variant=variant) if variant else {}))
+    layer = layer.double().eval()
+    x, guide = (
+        torch.randn(2, 8, side, side, dtype=torch.double) for side in (4, 8)
+    )
+    names = [
+        name
+        for name, module in layer.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    assert len(names) > 1
+    for name in names:
+        ours, theirs = (copy.deepcopy(layer) for _ in range(2))
+        changed = wrap(ours.get_submodule(name), kind)
+        for twin, module in zip((ours, theirs), changed):
+            parent, _, last = name.rpartition('.')
+            setattr(twin.get_submodule(parent), last, module.double())
+        torch.testing.assert_close(ours(x, guide), theirs(x, guide))
+        assert not torch.equal(ours(x, guide), layer(x, guide)), name
+        ours.init_weights()
+
+
+def test_changed_norms_are_called():
+    layer = SAPA(8, variant='G').double()
+    x, guide = (
+        torch.randn(2, 8, side, side, dtype=torch.double) for side in (4, 8)
+    )
+    before = layer(x, guide)
+    for norm in (layer.norm_x, layer.norm_guide):
+        handle = norm.register_forward_hook(lambda *_: None)
+        torch.testing.assert_close(layer(x, guide), before)
+        handle.remove()
+        norm.register_forward_hook(lambda module, args, out: 2 * out)
+        after = layer(x, guide)
+        assert not torch.allclose(after, before)
+        before = after
+
+
+@pytest.mark.parametrize('layer', [SAPA, A2U, FADE])
+def test_an_even_window_is_refused_when_the_layer_is_made(layer):
+    with pytest.raises(ValueError, match='odd kernel_size.*got 4'):
+        layer(8, kernel_size=4)
+    with pytest.raises(ValueError, match='scale_factor as an int.*got 2.0'):
+        layer(8, scale_factor=2.0)

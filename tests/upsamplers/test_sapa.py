@@ -237,7 +237,7 @@ def test_bad_settings_are_named(kwargs, words):
         ((1, 6, 4, 4), (1, 6, 8, 8), ValueError, 'guide with 3'),
         ((1, 3, 8, 8), (1, 6, 4, 4), ValueError, 'swapped'),
         ((1, 6, 8, 8), (1, 3, 4, 4), ValueError, 'swapped'),
-        ((1, 6, 4, 4), (1, 3, 8, 9), ValueError, r'\[8, 9\] for \[4, 4\]'),
+        ((1, 6, 4, 4), (1, 3, 8, 10), ValueError, r'\[8, 10\] for \[4, 4\]'),
     ],
 )
 def test_bad_inputs_are_named(x, guide, error, words):
