@@ -1,6 +1,7 @@
 """Every head and neck with slots, against the parent it stands for."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import NamedTuple
 
@@ -142,12 +143,20 @@ def build(name, **more):
     return parent, child, keys.missing_keys
 
 
-def features(name, divisible=False):
+def round_down(side):
+    return side // 2
+
+
+def round_up(side):
+    return -(-side // 2)
+
+
+def features(name, divisible=False, size=(50, 84), half=round_up):
     """Maps of a backbone, the last ones of odd sizes where that works."""
     case = CASES[name]
-    sizes = [(48, 80) if divisible else (50, 84)]
+    sizes = [(48, 80) if divisible else size]
     for _ in range(case.levels - 1):
-        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+        sizes.append(tuple(map(half, sizes[-1])))
     return [
         torch.randn(2, channels, *size)
         for channels, size in zip(
@@ -203,6 +212,30 @@ def test_guides_are_what_results_are_merged_with(name):
         assert torch.equal(guide, expected)
         half = [-(-side // 2) for side in guide.shape[2:]]
         assert list(x.shape) == [*guide.shape[:2], *half]
+
+
+@pytest.mark.parametrize('kind', ['sapa', 'fade', 'dysample', 'deconv'])
+def test_levels_may_be_halved_by_rounding_down(name, kind):
+    """As patch merging, strided convolutions and pooling do."""
+    if CASES[name].divisible or name.startswith('pafpn'):
+        pytest.skip("its parent's way up fails at these sizes")
+    parent, child, _ = build(name, upsample_cfg=dict(type=kind))
+    inputs = features(name, size=(58, 94), half=round_down)
+    assert inputs[-1].shape[2:] == (7, 11)
+    for theirs, ours in zip(
+        run(parent, inputs, name), run(child, inputs, name), strict=True
+    ):
+        assert theirs.shape == ours.shape
+
+
+def test_threads_share_a_module(name):
+    _, child, _ = build(name, upsample_cfg=dict(type='sapa'))
+    inputs = [features(name, size=(10, 12)) for _ in range(16)]
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        expected = [run(child, x, name) for x in inputs]
+        outs = pool.map(lambda x: run(child, x, name), inputs)
+        for ours, theirs in zip(outs, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_stock_checkpoint_lacks_the_upsamplers_alone(name):

@@ -7,6 +7,7 @@ from mmdet.models import necks
 
 from ..registry import MODELS
 from ..upsamplers import SlotMixin
+from ..upsamplers.top_down import through_slots
 
 
 @MODELS.register_module()
@@ -37,8 +38,23 @@ class PAFPN(FPN, necks.PAFPN):
     """
 
 
+class _Upsample(nn.Upsample):
+    """To this module the parents below leave their interpolation."""
+
+    upsamplers = ()  # it stands in modules with slots alone
+    forward = through_slots(nn.Upsample.forward)
+
+
 class _WithoutLaterals(SlotMixin):
     laterals = ()
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if hasattr(self, 'upsamplers'):
+            layer = self.upsample
+            self.upsample = _Upsample(
+                layer.size, layer.scale_factor, layer.mode, layer.align_corners
+            )
 
     @property
     def guide_channels(self) -> list[int]:

@@ -4,6 +4,7 @@ from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 
 from ..registry import MODELS
 from ..upsamplers import SlotMixin
+from ..upsamplers.top_down import through_slots
 
 
 @MODELS.register_module()
@@ -20,7 +21,9 @@ class UPerHead(SlotMixin, MMSegUPerHead):
         **kwargs: As in :class:`mmseg.models.decode_heads.UPerHead`.
     """
 
+    _forward_feature = through_slots(MMSegUPerHead._forward_feature)
+
     @property
-    def first_step(self) -> int:
-        """Each pooled map is interpolated once before."""
-        return len(self.psp_modules)
+    def interpolations(self) -> int:
+        """Each level is interpolated once more, to be fused."""
+        return 2 * len(self.upsamplers)

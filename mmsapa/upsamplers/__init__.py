@@ -6,7 +6,8 @@ from .dysample import DySample
 from .fade import FADE
 from .indexnet import IndexNet
 from .sapa import SAPA
-from .slot import SlotMixin, UpsampleSlot
+from .slot import UpsampleSlot
+from .top_down import SlotMixin
 
 __all__ = [
     'A2U',

@@ -1,10 +1,12 @@
 import functools
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmsapa.upsamplers import SAPA, SlotMixin, UpsampleSlot
+from mmsapa.upsamplers import SAPA, UpsampleSlot
 
 from .published import in_millions
 
@@ -29,9 +31,26 @@ def test_any_layer_reaches_the_guides_size(kind, scale, device):
     x = torch.randn(2, 8, 4, 5, device=device)
     if kind == 'carafe' and device == 'cpu':
         pytest.skip('carafe of mmcv has no CPU kernel')
-    for size in ((4 * scale, 5 * scale), (4 * scale - 1, 5 * scale - 1)):
-        guide = torch.randn(2, 8, *size, device=device)
-        assert slot(x, guide).shape == guide.shape
+    # Levels that were halved by rounding up, and by rounding down.
+    for off in (0, 1 - scale, scale - 1):
+        guide = torch.randn(2, 8, 4 * scale + off, 5 * scale - off)
+        assert slot(x, guide.to(device)).shape == guide.shape
+
+
+@pytest.mark.parametrize('kind', set(LAYERS) - {'nearest', 'bilinear'})
+def test_a_map_that_is_short_gets_its_last_row_once_more(kind):
+    if kind == 'carafe':
+        pytest.skip('carafe of mmcv has no CPU kernel')
+    slot = UpsampleSlot(dict(type=kind), 8).double().eval()
+    x = torch.randn(2, 8, 4, 5, dtype=torch.double, requires_grad=True)
+    guide = torch.randn(2, 8, 9, 11, dtype=torch.double)
+    longer = F.pad(x, [0, 1, 0, 1], mode='replicate')
+    torch.testing.assert_close(slot(x, guide), slot(longer, guide))
+    slot(x, guide).sum().backward()
+    assert x.grad.abs().sum() > 0
+    for size in ((7, 12), (10, 11), (6, 10), (8, 8)):
+        with pytest.raises(ValueError, match='a guide 2 times the size of x'):
+            slot(x, torch.randn(2, 8, *size, dtype=torch.double))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +107,49 @@ def test_mistakes_are_named():
     with pytest.raises(TypeError, match='of SAPA .*variant.*got factor, up'):
         UpsampleSlot(dict(type='sapa', up=2, factor=2), 4)
     slot = UpsampleSlot(dict(type='deconv', padding=1), 4)
-    with pytest.raises(ValueError, match=r'expected to reach.*\[8, 8\]'):
+    x, guide = torch.randn(1, 4, 4, 4), torch.randn(1, 4, 8, 8)
+    with pytest.raises(ValueError, match=r'\[1, 4, 8, 8\].*got \[1, 4, 6, 6'):
+        slot(x, guide)
+    # Of four times the size the first quarter is not the map.
+    slot = UpsampleSlot(dict(type='deconv', stride=4, kernel_size=4), 4)
+    with pytest.raises(ValueError, match=r'\[1, 4, 8, 8\].*got \[1, 4, 16, 1'):
+        slot(x, guide)
+
+
+class Wrong(torch.nn.Module):
+    """A layer with a guide that makes one pixel of every map."""
+
+    def forward(self, x, guide):
+        return x[..., :1, :1]
+
+
+def test_what_would_be_broadcast_is_refused():
+    slot = UpsampleSlot(dict(type=Wrong), 4)
+    with pytest.raises(ValueError, match=r'Wrong: expected .*\[1, 4, 1, 1\]'):
         slot(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 8, 8))
+
+
+def test_a_name_that_is_taken_stays_the_others():
+    """In a process of its own, for names are registered once."""
+    script = """
+import warnings
+from mmengine.registry import MODELS
+import torch
+
+@MODELS.register_module('dysample')
+class Theirs(torch.nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    from mmsapa.upsamplers import DySample, UpsampleSlot
+(warning,) = [w for w in caught if 'dysample' in str(w.message)]
+assert "Theirs already and stays so" in str(warning.message)
+assert type(UpsampleSlot(dict(type='dysample'), 4).layer) is Theirs
+assert type(UpsampleSlot(dict(type='mmsapa.dysample'), 4).layer) is DySample
+"""
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=300)
 
 
 def test_an_inherited_mode_does_not_matter():
@@ -98,64 +158,3 @@ def test_an_inherited_mode_does_not_matter():
     assert slot.layer.scale_factor == 2
     slot = UpsampleSlot(dict(type='bilinear', **inherited), 4)
     assert slot.layer.mode == 'bilinear'
-
-
-class Parent(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lateral_convs = torch.nn.ModuleList([torch.nn.Conv2d(1, 1, 1)])
-
-    def forward(self, inputs):
-        fine, coarse = inputs
-        x = self.lateral_convs[0](fine)
-        return x + F.interpolate(coarse, size=x.shape[2:])
-
-
-class Child(SlotMixin, Parent):
-    pass
-
-
-def test_the_mixin_cleans_up_after_an_error():
-    child = Child(upsample_cfg=dict(type='sapa'))
-    (lateral,), (slot,) = child.lateral_convs, child.upsamplers
-    fine, coarse = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
-    with pytest.raises(ValueError, match='x with 1 channels'):
-        child([fine, coarse.expand(1, 2, 2, 2)])
-    assert child._guides is None  # no map is kept alive
-    # Interpolation elsewhere is what it was.
-    assert F.interpolate(torch.ones(1, 1, 2, 2), scale_factor=2).sum() == 16
-    guide = lateral(fine)
-    assert torch.equal(child([fine, coarse]), guide + slot(coarse, guide))
-
-
-def test_a_parent_without_an_upsample_cfg_needs_a_type():
-    with pytest.raises(KeyError, match="a 'type'.*mode"):
-        Child(upsample_cfg=dict(mode='nearest'))
-    assert not hasattr(Child(), 'upsamplers')
-
-
-def test_an_upsample_cfg_is_a_dict():
-    with pytest.raises(TypeError, match="type='sapa'.*got 'sapa'"):
-        Child(upsample_cfg='sapa')
-
-
-def test_slots_that_are_not_used_are_noticed():
-    class Deconv(Parent):
-        def forward(self, inputs):
-            return self.lateral_convs[0](inputs[0])
-
-    class WithSlot(SlotMixin, Deconv):
-        pass
-
-    inputs = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
-    with pytest.raises(RuntimeError, match='interpolate 1 times, got 0'):
-        WithSlot(upsample_cfg=dict(type='sapa'))(inputs)
-    assert WithSlot()(inputs).shape == (1, 1, 4, 4)
-
-
-def test_a_parent_without_steps_is_refused():
-    class WithoutSteps(Child):
-        laterals = ()
-
-    with pytest.raises(ValueError, match='WithoutSteps: expected steps'):
-        WithoutSteps(upsample_cfg=dict(type='sapa'))
