@@ -46,7 +46,6 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
                 nn.Conv2d(in_channels, self.channels, 1)
                 for in_channels in self.in_channels
             )
-            self.watch_laterals()
 
     @property
     def laterals(self) -> Sequence[nn.Module]:

@@ -106,9 +106,8 @@ class UpsampleSlot(BaseModule):
         """
         if guide is None:
             raise RuntimeError(
-                'UpsampleSlot: expected a guide, got none; where a lateral '
-                'was replaced after its model was made, watch_laterals() has '
-                'to be called again.'
+                'UpsampleSlot: expected a guide, got none; its lateral has to '
+                'run before the map is upsampled.'
             )
         size = guide.shape[2:]
         if self.interpolates:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FunctionType, NoneType
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import ModuleList
@@ -77,10 +78,10 @@ class SlotMixin:
     def watch_laterals(self):
         """Have every lateral leave its output as a guide.
 
-        To be called again where laterals are replaced. Hooks that came and
-        went with each ``forward`` would be lost to ``torch.compile``.
+        By hooks that stay: those that came and went with each ``forward``
+        would be lost to ``torch.compile``, which cannot add any either.
         """
-        for lateral in self.laterals:
+        for lateral in map(_uncompiled, self.laterals):
             if _keep_guide not in lateral._forward_hooks.values():
                 lateral.register_forward_hook(_keep_guide)
 
@@ -149,6 +150,8 @@ class SlotMixin:
                 'torch.export or torch.compile, or make this module a leaf '
                 'of the tracer.'
             )
+        if not torch.compiler.is_compiling():
+            self.watch_laterals()  # one may have been replaced
         outer, call = _calls.current, _Call(self, inputs)
         _calls.current = call
         try:
@@ -171,8 +174,7 @@ class _Call:
 
     def __init__(self, module, inputs):
         self.module = module
-        # torch.compile wraps a module that it compiles by itself.
-        self.laterals = [getattr(m, '_orig_mod', m) for m in module.laterals]
+        self.laterals = [*map(_uncompiled, module.laterals)]
         self.guides = [None] * len(self.laterals) or list(inputs)
         self.count = 0
 
@@ -184,6 +186,11 @@ class _Calls(threading.local):
 
 
 _calls = _Calls()
+
+
+def _uncompiled(module):
+    """What ``torch.compile`` has put a module of its own around."""
+    return getattr(module, '_orig_mod', module)
 
 
 def _keep_guide(module, inputs, output):

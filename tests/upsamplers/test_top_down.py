@@ -183,6 +183,21 @@ def test_each_of_nested_modules_takes_its_own():
     assert torch.equal(outer(inputs), x)
 
 
+def test_a_step_before_its_lateral_says_so():
+    class TooEarly(Parent):
+        def forward(self, inputs):
+            *fine, x = inputs
+            for conv, y in reversed([*zip(self.lateral_convs, fine)]):
+                x = F.interpolate(x, size=y.shape[2:]) + conv(y)
+            return x
+
+    class Slotted(SlotMixin, TooEarly):
+        pass
+
+    with pytest.raises(RuntimeError, match='its lateral has to run before'):
+        make(Slotted)(maps())
+
+
 def test_other_calls_pass_by():
     """What the parent calls besides costs what it always did."""
     child, modes = make(), []
