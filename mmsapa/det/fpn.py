@@ -27,7 +27,7 @@ class FPN(SlotMixin, necks.FPN):
     @property
     def laterals(self) -> Sequence[nn.Module]:
         """The lateral convolutions but for the top: nothing goes up to it."""
-        return self.lateral_convs[:-1]
+        return [*self.lateral_convs][:-1]
 
 
 @MODELS.register_module()

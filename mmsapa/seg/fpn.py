@@ -26,4 +26,4 @@ class SegFPN(SlotMixin, MMSegFPN):
     @property
     def laterals(self) -> Sequence[nn.Module]:
         """The lateral convolutions but for the top: nothing goes up to it."""
-        return self.lateral_convs[:-1]
+        return [*self.lateral_convs][:-1]

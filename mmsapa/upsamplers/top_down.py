@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FunctionType, NoneType
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import ModuleList
@@ -75,15 +74,21 @@ class SlotMixin:
                 )
             self.watch_laterals()
 
-    def watch_laterals(self):
+    def watch_laterals(self) -> list[nn.Module]:
         """Have every lateral leave its output as a guide.
 
         By hooks that stay: those that came and went with each ``forward``
-        would be lost to ``torch.compile``, which cannot add any either.
+        would be lost to ``torch.compile``.
+
+        Returns:
+            list[nn.Module]: The watched modules.
         """
-        for lateral in map(_uncompiled, self.laterals):
+        # torch.compile puts a module of its own around another.
+        found = [getattr(m, '_orig_mod', m) for m in self.laterals]
+        for lateral in found:
             if _keep_guide not in lateral._forward_hooks.values():
                 lateral.register_forward_hook(_keep_guide)
+        return found
 
     @property
     def laterals(self) -> Sequence[nn.Module]:
@@ -150,8 +155,6 @@ class SlotMixin:
                 'torch.export or torch.compile, or make this module a leaf '
                 'of the tracer.'
             )
-        if not torch.compiler.is_compiling():
-            self.watch_laterals()  # one may have been replaced
         outer, call = _calls.current, _Call(self, inputs)
         _calls.current = call
         try:
@@ -174,7 +177,8 @@ class _Call:
 
     def __init__(self, module, inputs):
         self.module = module
-        self.laterals = [*map(_uncompiled, module.laterals)]
+        # One may have been replaced since the last call.
+        self.laterals = module.watch_laterals()
         self.guides = [None] * len(self.laterals) or list(inputs)
         self.count = 0
 
@@ -186,11 +190,6 @@ class _Calls(threading.local):
 
 
 _calls = _Calls()
-
-
-def _uncompiled(module):
-    """What ``torch.compile`` has put a module of its own around."""
-    return getattr(module, '_orig_mod', module)
 
 
 def _keep_guide(module, inputs, output):
