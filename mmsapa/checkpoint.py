@@ -3,11 +3,17 @@
 import glob
 import os.path as osp
 import pickle
+import re
+import textwrap
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader, load_state_dict
 from mmengine.utils import digit_version
 
 
@@ -16,9 +22,9 @@ def allow_training_checkpoints():
 
     From PyTorch 2.6 on, ``torch.load`` refuses objects that it was not told
     of. mmengine's checkpoints hold the log's history, which is made of
-    numpy arrays and of its own methods: these and nothing else are allowed
-    here, and the check itself stays on. Before PyTorch 2.6 there is nothing
-    to do.
+    numpy arrays and of its own methods, and what the config says of the data,
+    in its own kind of dict: these and nothing else are allowed here, and the
+    check itself stays on. Before PyTorch 2.6 there is nothing to do.
     """
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
@@ -26,7 +32,7 @@ def allow_training_checkpoints():
     # the numpy had which wrote it, and both names must load under either.
     core = np._core if hasattr(np, '_core') else np.core
     functions = (core.multiarray._reconstruct, core.multiarray.scalar)
-    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed = [ConfigDict, HistoryBuffer, np.ndarray, np.dtype]
     for function in functions:
         for home in ('numpy.core', 'numpy._core'):
             name = f'{home}.multiarray.{function.__name__}'
@@ -48,6 +54,162 @@ def _history_method(owner, name):
             f'a checkpoint may not ask for {name!r} of {owner!r}'
         )
     return getattr(owner, name)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or does not fit; the message says why."""
+
+
+def read_checkpoint(path, map_location='cpu'):
+    """Read a checkpoint, with ``torch.load``'s safety on.
+
+    Args:
+        path (str): File or address.
+        map_location (str): As ``torch.load`` has it. Defaults to 'cpu'.
+
+    Returns:
+        dict: The checkpoint; its weights are found by :func:`weights_of`.
+
+    Raises:
+        CheckpointError: It is torn, or no checkpoint of a model.
+    """
+    allow_training_checkpoints()
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location)
+    except (
+        *(AttributeError, EOFError, ImportError, IndexError, KeyError),
+        *(OSError, RuntimeError, ValueError, pickle.UnpicklingError),
+    ) as error:
+        raise CheckpointError(
+            f'{path}: expected a checkpoint of PyTorch, got what cannot be '
+            f'read: {type(error).__name__}, {shorten(error)}'
+        ) from error
+    if not any(map(torch.is_tensor, weights_of(checkpoint).values())):
+        raise CheckpointError(
+            f'{path}: expected a checkpoint of a model, got what holds no '
+            'weights.'
+        )
+    return checkpoint
+
+
+def weights_of(checkpoint):
+    """Return the weights of what a checkpoint file holds, {} if none."""
+    if isinstance(checkpoint, dict):
+        checkpoint = checkpoint.get('state_dict', checkpoint)
+    return checkpoint if isinstance(checkpoint, dict) else {}
+
+
+def load_weights(model, path, what='the model', advice=''):
+    """Load all weights of a model from a file.
+
+    Args:
+        model (nn.Module): Takes the weights.
+        path (str): File or address.
+        what (str): The model, in words. Defaults to 'the model'.
+        advice (str): A sentence for whom the checkpoint does not fit.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        CheckpointError: It cannot be read or does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    put_weights(model, checkpoint, path, what, advice)
+    return checkpoint
+
+
+def put_weights(
+    model, checkpoint, path, what='the model', advice='', partly=False
+):
+    """Put a checkpoint's weights into a model, and see to it that they fit.
+
+    Weights that are not there would be random ones, and those that the model
+    has no place for tell that another one was trained. Parts of their own,
+    such as an auxiliary head, may be left over.
+
+    Args:
+        model (nn.Module): Takes the weights; may be wrapped.
+        checkpoint (dict): Of :func:`read_checkpoint`.
+        path (str): Where it is from.
+        what (str): The model, in words. Defaults to 'the model'.
+        advice (str): A sentence for whom the checkpoint does not fit.
+        partly (bool): Whether it is enough that some weights fit, as for a
+            training that starts from another model. Defaults to False.
+
+    Raises:
+        CheckpointError: It does not fit.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    missing, left_over, mismatched = _load(model, weights_of(checkpoint))
+    own = model.state_dict()
+    # Whole numbers are counters and indices, which no training changes.
+    needed = {
+        key
+        for key, value in own.items()
+        if torch.is_tensor(value) and value.is_floating_point()
+    }
+    missing = [key for key in missing if key in needed]
+    parts = {key.partition('.')[0] for key in own}
+    left_over = [
+        key
+        for key in left_over
+        if key.partition('.')[0] in parts
+        and not key.endswith('num_batches_tracked')
+    ]
+    fit = len(needed) - len(missing) - len(mismatched)
+    problems = [
+        f'{name}: {shorten(", ".join(keys))}'
+        for name, keys in (
+            ('missing', missing),
+            ('of another size', mismatched),
+            ('left over', left_over),
+        )
+        if keys
+    ]
+    if not problems:
+        return
+    summary = f'{fit} of {len(needed)} weights fit; {"; ".join(problems)}.'
+    if fit == 0 or not partly:
+        raise CheckpointError(
+            f'{path} does not fit {what}: {summary} {advice}'.rstrip()
+        )
+    print_log(f'{path}: {summary}', logger='current')
+
+
+def _load(model, state):
+    """Load what fits; return the keys missing, left over and of other size."""
+    missing, left_over, mismatched = [], [], []
+
+    def note(_, keys):
+        # mmengine would only log them, or stop at them.
+        missing.extend(keys.missing_keys)
+        left_over.extend(keys.unexpected_keys)
+        keys.missing_keys.clear()
+        keys.unexpected_keys.clear()
+
+    metadata = getattr(state, '_metadata', None)
+    state = OrderedDict(
+        (key.removeprefix('module.'), value) for key, value in state.items()
+    )
+    if metadata is not None:
+        state._metadata = metadata
+    handle = model.register_load_state_dict_post_hook(note)
+    try:
+        load_state_dict(model, state, strict=True)
+    except RuntimeError as error:
+        mismatched = re.findall(r'size mismatch for (\S+):', str(error))
+        if not mismatched:
+            raise
+    finally:
+        handle.remove()
+    return missing, left_over, mismatched
+
+
+def shorten(message):
+    """Make one short line of a message."""
+    return textwrap.shorten(str(message), 160, placeholder=' …')
 
 
 def find_last_checkpoint(work_dir):

@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmsapa.checkpoint import allow_training_checkpoints
+from mmsapa.config import leaf_datasets, library_of, type_name
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'
@@ -81,12 +82,10 @@ def load_config(
         sys.exit(f'Cannot read {config}: {error}')
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
-    library = cfg.get('default_scope')
-    if library not in DATA_HELP:
-        sys.exit(
-            "The config's default_scope must be 'mmseg' or 'mmdet', got "
-            f'{library!r}.'
-        )
+    try:
+        library_of(cfg)
+    except ValueError as error:
+        sys.exit(f'{config}: {error}')
     cfg.launcher = launcher
     stem = osp.splitext(osp.basename(config))[0]
     cfg.work_dir = (
@@ -104,25 +103,26 @@ def check_checkpoint(path):
 def check_data(cfg, *loaders):
     """Stop in a sentence if the data of a loader is not there."""
     for name in loaders:
-        dataset = cfg.get(name, {}).get('dataset', {})
-        # RepeatDataset and its like hold the real one.
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
-        root = dataset.get('data_root') or ''
-        parts = [*(dataset.get('data_prefix') or {}).values()]
-        parts.append(dataset.get('ann_file'))
-        for part in parts:
-            if not isinstance(part, str) or '://' in root + part:
-                continue
-            path = osp.join(root, part)
-            if path and not osp.exists(path):
-                scope = cfg.default_scope
-                sys.exit(
-                    f'{name} needs {path}, which does not exist. Put the '
-                    'data there or a link to it (how it must lie: '
-                    f'{DATA_HELP[scope]}), or name another folder by the '
-                    f'setting {name}.dataset.data_root=FOLDER.'
-                )
+        loader = cfg.get(name) or {}  # None where it is switched off
+        for dataset in leaf_datasets(loader.get('dataset')):
+            for path in _paths_of(dataset):
+                if not osp.exists(path):
+                    sys.exit(
+                        f'{name} needs {path}, which does not exist. Put the '
+                        'data there or a link to it (how it must lie: '
+                        f'{DATA_HELP[library_of(cfg)]}), or name another '
+                        f'folder by the setting {name}.dataset.data_root='
+                        'FOLDER.'
+                    )
+
+
+def _paths_of(dataset):
+    root = dataset.get('data_root') or ''
+    prefixes = (dataset.get('data_prefix') or {}).values()
+    for part in (*prefixes, dataset.get('ann_file')):
+        if isinstance(part, str) and '://' not in root + part:
+            if path := osp.join(root, part):
+                yield path
 
 
 def build_runner(cfg):
@@ -155,7 +155,7 @@ def build_runner(cfg):
 def _plain_norms(node):
     if isinstance(node, dict):
         node = {key: _plain_norms(value) for key, value in node.items()}
-        if node.get('type') in ('SyncBN', 'MMSyncBN'):
+        if type_name(node) in ('SyncBN', 'MMSyncBN'):
             node['type'] = 'BN'
         return ConfigDict(node)
     if isinstance(node, (list, tuple)):
@@ -188,11 +188,11 @@ def prepare_test(
         if show:
             hook.show = True
             hook.wait_time = wait_time
-        if show_dir and cfg.default_scope == 'mmdet':
+        if show_dir and library_of(cfg) == 'mmdet':
             hook.test_out_dir = show_dir
         elif show_dir:
             cfg.visualizer.save_dir = show_dir
-        if cfg.default_scope == 'mmseg':
+        if library_of(cfg) == 'mmseg':
             # By itself it draws every fiftieth image.
             hook.interval = 1
     if tta:
@@ -202,11 +202,9 @@ def prepare_test(
 
 
 def _use_tta(cfg):
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    datasets = leaf_datasets(cfg.test_dataloader.dataset)
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        if cfg.default_scope != 'mmdet':
+        if library_of(cfg) != 'mmdet':
             sys.exit(
                 '--tta needs tta_model and tta_pipeline, which the config '
                 'does not have.'
@@ -222,7 +220,7 @@ def _use_tta(cfg):
                 ),
             ),
         )
-        pipeline = copy.deepcopy(dataset.pipeline)
+        pipeline = copy.deepcopy(datasets[0].pipeline)
         pack = pipeline.pop()
         pack.meta_keys = (
             'img_id',
@@ -236,7 +234,8 @@ def _use_tta(cfg):
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
         cfg.setdefault('tta_pipeline', pipeline)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
@@ -245,7 +244,7 @@ def _dump_predictions(cfg, out):
     evaluators = cfg.test_evaluator
     if not isinstance(evaluators, (list, tuple)):
         evaluators = [evaluators]
-    if cfg.default_scope == 'mmdet':
+    if library_of(cfg) == 'mmdet':
         if not is_pickle:
             sys.exit(
                 '--out of a detector is a file that ends in .pkl, got '

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 
 from mmsapa.demo_data import make_dataset
 
-from .test_tools import CONFIGS, ROOT, SMALL, start, wait_for_note
+from .helpers import CONFIGS, ROOT, SMALL, start, wait_for_note
 
 pytest.importorskip('mmseg')
 TOOL = ROOT / 'tools/analysis_tools/race.py'

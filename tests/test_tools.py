@@ -2,58 +2,24 @@
 
 import os
 import pickle
-import runpy
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmsapa.demo_data import make_dataset
-
-ROOT = Path(__file__).parents[1]
-CONFIGS = dict(
-    seg='configs/demo/segformer_mit-b1_sapa-g_demo.py',
-    det='configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
-)
-# Models of the same kind, cut down to what takes a moment.
-SMALL = dict(
-    seg="""
-model = dict(
-    backbone=dict(
-        embed_dims=8, num_layers=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
-    decode_head=dict(in_channels=[8, 16, 32, 64], channels=16))
-""",
-    det="""
-model = dict(
-    backbone=dict(depth=18),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=32),
-    rpn_head=dict(in_channels=32, feat_channels=32),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=32),
-        bbox_head=dict(in_channels=32, fc_out_channels=32)))
-val_evaluator = dict(ann_file='{root}/annotations/instances_val2017.json')
-test_evaluator = val_evaluator
-""",
-)
-COMMON = """
-train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
-val_dataloader = dict(dataset=dict(data_root='{root}'))
-test_dataloader = val_dataloader
-train_cfg = dict(max_iters=4, val_interval=4)
-default_hooks = dict(
-    logger=dict(interval=2), checkpoint=dict(interval=2, max_keep_ckpts=3))
-"""
-ENVIRONMENT = dict(
-    os.environ,
-    PYTHON=sys.executable,
-    PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
-    # Two threads wait for each other longer than they compute here.
-    OMP_NUM_THREADS='1',
+from .helpers import (
+    ENVIRONMENT,
+    ROOT,
+    error,
+    finish,
+    make_data,
+    run,
+    start,
+    tool,
+    wait_for_note,
+    write_config,
 )
 
 
@@ -61,48 +27,12 @@ ENVIRONMENT = dict(
 def config(tmp_path_factory):
     """Path of a small config and its data, per library."""
     folder = tmp_path_factory.mktemp('tools')
-    for layout in ('ade', 'coco'):
-        make_dataset(str(folder), layout, 8, 2, size=64, nproc=1)
-    roots = dict(seg='ade/ADEChallengeData2016', det='coco')
-    paths = {}
-    for kind, root in roots.items():
-        text = (SMALL[kind] + COMMON).replace('{root}', str(folder / root))
-        paths[kind] = folder / f'{kind}.py'
-        paths[kind].write_text(f'_base_ = {str(ROOT / CONFIGS[kind])!r}{text}')
-    return paths
-
-
-def start(cwd, *command):
-    return subprocess.Popen(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Ctrl-C goes to a whole process group, which must not be pytest's.
-        start_new_session=True,
-    )
-
-
-def run(cwd, *command):
-    process = start(cwd, *command)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    return output
-
-
-def tool(name, *args):
-    return (sys.executable, ROOT / f'tools/{name}.py', *args)
-
-
-def wait_for_note(process, work_dir):
-    """Wait until mmengine has noted a checkpoint and read the note."""
-    note = work_dir / 'last_checkpoint'
-    while not (note.exists() and note.read_text()):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    return note
+    return {
+        kind: write_config(
+            folder / f'{kind}.py', kind, make_data(folder, kind)
+        )
+        for kind in ('seg', 'det')
+    }
 
 
 @pytest.mark.slow
@@ -113,7 +43,7 @@ def test_segmentor_trains_is_killed_resumes_and_is_tested(config, tmp_path):
     process = start(tmp_path, *train, *endless)
     note = wait_for_note(process, work_dir)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    finish(process)
     # As if it had been killed while it wrote the next one.
     last = Path(note.read_text())
     step = int(last.stem.split('_')[1])
@@ -158,7 +88,7 @@ def test_detector_trains_is_stopped_resumes_and_is_tested(config, tmp_path):
     process = start(tmp_path, *train, *endless)
     note = wait_for_note(process, work_dir)
     os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate()[0]
+    output = finish(process)
     assert process.returncode == 130, output
     assert 'Traceback' not in output
     stopped = output.splitlines()[-1]
@@ -213,16 +143,6 @@ def test_two_processes_train_and_test_without_a_gpu(config, tmp_path):
         *('--work-dir', tmp_path, '--cfg-options', options),
     )
     assert 'mIoU: ' in output
-
-
-def error(monkeypatch, name, *args):
-    """Run a tool in this process and return the sentence it ends with."""
-    path = str(ROOT / f'tools/{name}.py')
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_path(path, run_name='__main__')
-    return str(caught.value)
 
 
 def test_missing_files_are_named(monkeypatch, config, tmp_path):

@@ -17,7 +17,7 @@ from mmseg.registry import METRICS  # noqa: E402
 from mmsapa.demo_data import make_dataset  # noqa: E402
 from mmsapa.seg import BoundaryIoU  # noqa: E402
 
-from ..test_tools import CONFIGS, SMALL, run, tool  # noqa: E402
+from ..helpers import CONFIGS, SMALL, run, tool  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 

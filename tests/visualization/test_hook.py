@@ -8,7 +8,7 @@ from mmsapa.demo_data import make_dataset
 from mmsapa.registry import HOOKS
 from mmsapa.runner import build_runner
 
-from .. import test_tools
+from .. import helpers
 
 HOOK = dict(type='mmsapa.SAPAVisualizationHook', interval=2, stages=['.0'])
 FAR = [(10000, 10000)]
@@ -23,8 +23,8 @@ def train(request, tmp_path, scope):
         seg=('ade', 'ade/ADEChallengeData2016'), det=('coco', 'coco')
     )[kind]
     make_dataset(str(tmp_path), layout, 8, 2, size=64, nproc=1)
-    text = test_tools.SMALL[kind] + test_tools.COMMON
-    base = repr(str(test_tools.ROOT / test_tools.CONFIGS[kind]))
+    text = helpers.SMALL[kind] + helpers.COMMON
+    base = repr(str(helpers.ROOT / helpers.CONFIGS[kind]))
     path = tmp_path / 'config.py'
     path.write_text(
         f'_base_ = {base}{text.replace("{root}", str(tmp_path / root))}'

@@ -1,0 +1,68 @@
+"""Reading configs: text and pure Python ones alike."""
+
+LIBRARIES = ('mmseg', 'mmdet')
+
+
+def type_name(cfg):
+    """Name the class that a part of a config builds.
+
+    Args:
+        cfg (dict): Config with a ``type``: a name, with or without the scope
+            or the module it is found in, or a class, as pure Python configs
+            have it.
+
+    Returns:
+        str: The bare name, such as 'SyncBN'; '' where there is no type.
+    """
+    kind = cfg.get('type') or ''
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])
+
+
+def library_of(cfg):
+    """Tell which library a config is for.
+
+    Pure Python configs may leave out ``default_scope``, since their types are
+    classes already: the model's class tells it there.
+
+    Args:
+        cfg (Config): Config of a segmentor or detector.
+
+    Returns:
+        str: 'mmseg' or 'mmdet'.
+
+    Raises:
+        ValueError: It is for neither.
+    """
+    scope = cfg.get('default_scope')
+    kind = (cfg.get('model') or {}).get('type')
+    # A user's own class is in neither, but derives from one that is.
+    homes = [base.__module__ for base in getattr(kind, '__mro__', ())]
+    for name in (scope, kind, *homes):
+        library = str(name).partition('.')[0]
+        if library in LIBRARIES:
+            return library
+    raise ValueError(
+        "The config's default_scope must be 'mmseg' or 'mmdet', got "
+        f"{scope!r}, and the model's type does not tell either: {kind!r}."
+    )
+
+
+def leaf_datasets(dataset):
+    """List the innermost configs of a data set.
+
+    Args:
+        dataset (dict | None): Config of a data set, or of a wrapper such as
+            ConcatDataset or RepeatDataset, nested in any way.
+
+    Returns:
+        list[dict]: Configs without wrappers, in order; the dicts of
+        ``dataset`` themselves, not copies.
+    """
+    if not isinstance(dataset, dict):
+        return []
+    inner = [*(dataset.get('datasets') or ())]
+    if 'dataset' in dataset:
+        inner.append(dataset['dataset'])
+    if not inner:
+        return [dataset]
+    return [leaf for part in inner for leaf in leaf_datasets(part)]

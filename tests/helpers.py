@@ -1,0 +1,136 @@
+"""Tiny models and data, and the tools run on them as a user runs them."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmsapa.demo_data import make_dataset
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = dict(
+    seg='configs/demo/segformer_mit-b1_sapa-g_demo.py',
+    det='configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
+)
+# Models of the same kind, cut down to what takes a moment.
+SMALL = dict(
+    seg="""
+model = dict(
+    backbone=dict(
+        embed_dims=8, num_layers=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
+    decode_head=dict(in_channels=[8, 16, 32, 64], channels=16))
+""",
+    det="""
+model = dict(
+    backbone=dict(depth=18),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(in_channels=32, fc_out_channels=32)))
+val_evaluator = dict(ann_file='{root}/annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+""",
+)
+COMMON = """
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
+val_dataloader = dict(dataset=dict(data_root='{root}'))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=4, val_interval=4)
+default_hooks = dict(
+    logger=dict(interval=2), checkpoint=dict(interval=2, max_keep_ckpts=3))
+"""
+ENVIRONMENT = dict(
+    os.environ,
+    PYTHON=sys.executable,
+    PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
+    # Two threads wait for each other longer than they compute here.
+    OMP_NUM_THREADS='1',
+)
+# No test waits longer for a process, in seconds.
+PATIENCE = 300
+
+
+def make_data(folder, kind, train=8, val=2):
+    """Draw scenes of 64 pixels; return the ``data_root`` of a config."""
+    layout, root = dict(
+        seg=('ade', 'ade/ADEChallengeData2016'), det=('coco', 'coco')
+    )[kind]
+    make_dataset(str(folder), layout, train, val, size=64, nproc=1)
+    return Path(folder) / root
+
+
+def write_config(path, kind, root, more=COMMON):
+    """Write the config of a small model; {root} in ``more`` is the data's."""
+    text = (SMALL[kind] + more).replace('{root}', str(root))
+    path.write_text(f'_base_ = {str(ROOT / CONFIGS[kind])!r}{text}')
+    return path
+
+
+def tool(name, *args):
+    """Spell out the command line of one of our tools."""
+    return (sys.executable, ROOT / f'tools/{name}.py', *args)
+
+
+def start(cwd, *command):
+    """Start a program that Ctrl-C can stop."""
+    return subprocess.Popen(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Ctrl-C goes to a whole process group, which must not be pytest's.
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    """Wait for the end of a program, not for ever; return its output."""
+    try:
+        return process.communicate(timeout=PATIENCE)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f'no end in {PATIENCE} s: {process.communicate()[0]}')
+
+
+def run(cwd, *command):
+    """Run a program that must end well; return its output."""
+    process = start(cwd, *command)
+    output = finish(process)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_note(process, work_dir):
+    """Wait until mmengine has noted a checkpoint and read the note."""
+    note = work_dir / 'last_checkpoint'
+    deadline = time.monotonic() + PATIENCE
+    while not (note.exists() and note.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f'no checkpoint: {process.communicate()[0]}')
+        time.sleep(0.05)
+    return note
+
+
+def call(monkeypatch, name, *args):
+    """Run a tool in this process, from the repository's root."""
+    path = str(ROOT / f'tools/{name}.py')
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+    runpy.run_path(path, run_name='__main__')
+
+
+def error(monkeypatch, name, *args):
+    """Run a tool in this process; return the sentence it ends with."""
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, name, *args)
+    return str(caught.value)
