@@ -120,7 +120,13 @@ def load_weights(model, path, what='the model', advice=''):
 
 
 def put_weights(
-    model, checkpoint, path, what='the model', advice='', partly=False
+    model,
+    checkpoint,
+    path,
+    what='the model',
+    advice='',
+    partly=False,
+    revise_keys=((r'^module\.', ''),),
 ):
     """Put a checkpoint's weights into a model, and see to it that they fit.
 
@@ -136,13 +142,24 @@ def put_weights(
         advice (str): A sentence for whom the checkpoint does not fit.
         partly (bool): Whether it is enough that some weights fit, as for a
             training that starts from another model. Defaults to False.
+        revise_keys (Sequence[tuple[str, str]]): Patterns in names of weights
+            and what replaces them. Defaults to what a wrapper adds.
 
     Raises:
         CheckpointError: It does not fit.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    missing, left_over, mismatched = _load(model, weights_of(checkpoint))
+    state = weights_of(checkpoint)
+    metadata = getattr(state, '_metadata', None)
+    for pattern, replacement in revise_keys:
+        state = OrderedDict(
+            (re.sub(pattern, replacement, key), value)
+            for key, value in state.items()
+        )
+    if metadata is not None:
+        state._metadata = metadata
+    missing, left_over, mismatched = _load(model, state)
     own = model.state_dict()
     # Whole numbers are counters and indices, which no training changes.
     needed = {
@@ -189,12 +206,6 @@ def _load(model, state):
         keys.missing_keys.clear()
         keys.unexpected_keys.clear()
 
-    metadata = getattr(state, '_metadata', None)
-    state = OrderedDict(
-        (key.removeprefix('module.'), value) for key, value in state.items()
-    )
-    if metadata is not None:
-        state._metadata = metadata
     handle = model.register_load_state_dict_post_hook(note)
     try:
         load_state_dict(model, state, strict=True)

@@ -3,6 +3,10 @@
 LIBRARIES = ('mmseg', 'mmdet')
 
 
+class ConfigError(ValueError):
+    """A config asks for what cannot be; the message says what to do."""
+
+
 def type_name(cfg):
     """Name the class that a part of a config builds.
 
@@ -31,7 +35,7 @@ def library_of(cfg):
         str: 'mmseg' or 'mmdet'.
 
     Raises:
-        ValueError: It is for neither.
+        ConfigError: It is for neither.
     """
     scope = cfg.get('default_scope')
     kind = (cfg.get('model') or {}).get('type')
@@ -41,7 +45,7 @@ def library_of(cfg):
         library = str(name).partition('.')[0]
         if library in LIBRARIES:
             return library
-    raise ValueError(
+    raise ConfigError(
         "The config's default_scope must be 'mmseg' or 'mmdet', got "
         f"{scope!r}, and the model's type does not tell either: {kind!r}."
     )

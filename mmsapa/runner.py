@@ -1,7 +1,8 @@
 """What the tools share: options, configs, runners, a kind farewell."""
 
 import argparse
-import copy
+import difflib
+import inspect
 import os
 import os.path as osp
 import shlex
@@ -10,13 +11,20 @@ import sys
 from contextlib import contextmanager
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmsapa.checkpoint import allow_training_checkpoints
-from mmsapa.config import leaf_datasets, library_of, type_name
+from mmsapa.checkpoint import (
+    CheckpointError,
+    allow_training_checkpoints,
+    shorten,
+)
+from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
+from mmsapa.data_checks import missing_paths
+from mmsapa.safe_runner import KeepsFiles, SafeRunner
+from mmsapa.test_options import evaluators
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'
@@ -24,6 +32,43 @@ DATA_HELP = {
     'mmdet': 'https://mmdetection.readthedocs.io/en/latest/user_guides/'
     'dataset_prepare.html',
 }
+
+
+# What must be set by what starts the processes, and what that may be.
+LAUNCHERS = dict(
+    none=(),
+    pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    mpi=(
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'MASTER_ADDR',
+    ),
+)
+STARTERS = dict(
+    pytorch='tools/dist_train.sh, tools/dist_test.sh or torchrun',
+    slurm='srun',
+    mpi='mpirun',
+)
+
+
+class KeyValues(DictAction):
+    """Takes KEY=VALUE, and says what else is wrong."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Parse the values, as argparse has it."""
+        for value in values:
+            key, sign, _ = value.partition('=')
+            if not (key and sign):
+                parser.error(
+                    f'{option_string}: expected KEY=VALUE such as '
+                    f'train_dataloader.batch_size=2, got {value}'
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets that are not closed
+            parser.error(f'{option_string}: {error}')
 
 
 def argument_parser(description):
@@ -40,14 +85,14 @@ def argument_parser(description):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='settings that replace those of the config, such as '
         'train_dataloader.batch_size=2 or key="[(a,b),(c,d)]"',
     )
     parser.add_argument(
         '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        choices=LAUNCHERS,
         default='none',
         help='what started the processes of a distributed run',
     )
@@ -73,25 +118,67 @@ def load_config(
     Returns:
         Config: Of MMSegmentation or MMDetection.
     """
+    _check_launcher(launcher)
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if not osp.isfile(config):
         sys.exit(f'There is no config file {config}.')
     try:
         cfg = Config.fromfile(config)
-    except (ImportError, FileNotFoundError) as error:
-        sys.exit(f'Cannot read {config}: {error}')
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    except Exception as error:  # a config is a program: it may raise anything
+        kind = type(error).__name__
+        sys.exit(f'Cannot read {config}: {kind}, {shorten(error)}')
+    _merge(cfg, cfg_options or {})
     try:
         library_of(cfg)
-    except ValueError as error:
+    except (ConfigError, ImportError) as error:
         sys.exit(f'{config}: {error}')
     cfg.launcher = launcher
     stem = osp.splitext(osp.basename(config))[0]
     cfg.work_dir = (
         work_dir or cfg.get('work_dir') or osp.join('work_dirs', stem)
     )
+    _check_work_dir(cfg.work_dir)
     return cfg
+
+
+def _check_launcher(launcher):
+    absent = [x for x in LAUNCHERS[launcher] if x not in os.environ]
+    if absent:
+        sys.exit(
+            f'--launcher {launcher} expects what started the processes to set '
+            f'{", ".join(absent)}; start them by {STARTERS[launcher]}, or '
+            'leave --launcher out.'
+        )
+
+
+def _merge(cfg, options):
+    known = {*cfg, *inspect.signature(Runner).parameters}
+    for key in options:
+        first = key.partition('.')[0]
+        alike = difflib.get_close_matches(first, known, 1, 0.8)
+        if first not in known and alike:
+            sys.exit(
+                f'--cfg-options: {cfg.filename} has no {first}; is '
+                f'{alike[0]} meant?'
+            )
+    try:
+        cfg.merge_from_dict(options)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        sys.exit(
+            f'--cfg-options: cannot put {", ".join(options)} into '
+            f'{cfg.filename}: {shorten(error)}'
+        )
+
+
+def _check_work_dir(work_dir):
+    path = osp.abspath(work_dir)
+    while not osp.lexists(path):
+        path = osp.dirname(path)
+    if not osp.isdir(path):
+        sys.exit(
+            f'The work dir {work_dir} cannot be made, for {path} is a file; '
+            'name another folder by --work-dir.'
+        )
 
 
 def check_checkpoint(path):
@@ -104,25 +191,26 @@ def check_data(cfg, *loaders):
     """Stop in a sentence if the data of a loader is not there."""
     for name in loaders:
         loader = cfg.get(name) or {}  # None where it is switched off
+        setting = f'{name}.dataset.data_root=FOLDER'
         for dataset in leaf_datasets(loader.get('dataset')):
-            for path in _paths_of(dataset):
-                if not osp.exists(path):
-                    sys.exit(
-                        f'{name} needs {path}, which does not exist. Put the '
-                        'data there or a link to it (how it must lie: '
-                        f'{DATA_HELP[library_of(cfg)]}), or name another '
-                        f'folder by the setting {name}.dataset.data_root='
-                        'FOLDER.'
-                    )
+            try:
+                for path in missing_paths(dataset):
+                    _exit_without(cfg, name, path, setting)
+            except ConfigError as error:
+                sys.exit(f'{name}: {error}')
+        if loader and name != 'train_dataloader':
+            name = name.replace('dataloader', 'evaluator')
+            for metric in evaluators(cfg, name):
+                for path in missing_paths(dict(metric, data_root='')):
+                    _exit_without(cfg, name, path, f'{name}.ann_file=FILE')
 
 
-def _paths_of(dataset):
-    root = dataset.get('data_root') or ''
-    prefixes = (dataset.get('data_prefix') or {}).values()
-    for part in (*prefixes, dataset.get('ann_file')):
-        if isinstance(part, str) and '://' not in root + part:
-            if path := osp.join(root, part):
-                yield path
+def _exit_without(cfg, name, path, setting):
+    sys.exit(
+        f'{name} needs {path}, which does not exist. Put the data there or a '
+        f'link to it (how it must lie: {DATA_HELP[library_of(cfg)]}), or name '
+        f'another place by the setting {setting}.'
+    )
 
 
 def build_runner(cfg):
@@ -133,10 +221,15 @@ def build_runner(cfg):
     processes talk over gloo, and each norm looks at its own share.
     """
     allow_training_checkpoints()
+    for split in ('val', 'test'):
+        # Who switches off a part of a loop has no use for the rest.
+        parts = [f'{split}_{x}' for x in ('dataloader', 'evaluator', 'cfg')]
+        if any(part in cfg and cfg[part] is None for part in parts):
+            cfg.update(dict.fromkeys(parts))
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
         cfg.env_cfg.dist_cfg.backend = 'gloo'
-        cfg.model = _plain_norms(cfg.model)
+        _plain_norms(cfg.model)
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,
@@ -147,126 +240,33 @@ def build_runner(cfg):
         # one selects a GPU first.
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    kind = cfg.get('runner_type')
+    if kind is None:
+        return SafeRunner.from_cfg(cfg)
+    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    return type(kind.__name__, (KeepsFiles, kind), {}).from_cfg(cfg)
 
 
 def _plain_norms(node):
+    """Change norms in place, which leaves classes of pure Python lazy."""
     if isinstance(node, dict):
-        node = {key: _plain_norms(value) for key, value in node.items()}
-        if type_name(node) in ('SyncBN', 'MMSyncBN'):
+        if type_name(node) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm'):
             node['type'] = 'BN'
-        return ConfigDict(node)
+        node = [*node.values()]
     if isinstance(node, (list, tuple)):
-        return type(node)(_plain_norms(item) for item in node)
-    return node
-
-
-def prepare_test(
-    cfg, out=None, show=False, show_dir=None, wait_time=2, tta=False
-):
-    """Put into a config what the options of ``tools/test.py`` ask for.
-
-    Args:
-        cfg (Config): Config of a segmentor or detector, changed in place.
-        out (str, optional): Folder that gets a segmentor's predictions as
-            PNG files, or .pkl file that gets a detector's.
-        show (bool): Show predictions in a window. Defaults to False.
-        show_dir (str, optional): Folder that gets painted predictions.
-        wait_time (float): Seconds that a window stays. Defaults to 2.
-        tta (bool): Test with augmentation. Defaults to False.
-    """
-    if show or show_dir:
-        hook = cfg.default_hooks.get('visualization')
-        if hook is None:
-            sys.exit(
-                '--show and --show-dir need a visualization hook in the '
-                "config's default_hooks."
-            )
-        hook.draw = True
-        if show:
-            hook.show = True
-            hook.wait_time = wait_time
-        if show_dir and library_of(cfg) == 'mmdet':
-            hook.test_out_dir = show_dir
-        elif show_dir:
-            cfg.visualizer.save_dir = show_dir
-        if library_of(cfg) == 'mmseg':
-            # By itself it draws every fiftieth image.
-            hook.interval = 1
-    if tta:
-        _use_tta(cfg)
-    if out:
-        _dump_predictions(cfg, out)
-
-
-def _use_tta(cfg):
-    datasets = leaf_datasets(cfg.test_dataloader.dataset)
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        if library_of(cfg) != 'mmdet':
-            sys.exit(
-                '--tta needs tta_model and tta_pipeline, which the config '
-                'does not have.'
-            )
-        # MMDetection's detectors are tested with flipping where the config
-        # says no more.
-        cfg.setdefault(
-            'tta_model',
-            dict(
-                type='DetTTAModel',
-                tta_cfg=dict(
-                    nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
-                ),
-            ),
-        )
-        pipeline = copy.deepcopy(datasets[0].pipeline)
-        pack = pipeline.pop()
-        pack.meta_keys = (
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-            'flip',
-            'flip_direction',
-        )
-        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
-        pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
-        cfg.setdefault('tta_pipeline', pipeline)
-    for dataset in datasets:
-        dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def _dump_predictions(cfg, out):
-    is_pickle = out.endswith(('.pkl', '.pickle'))
-    evaluators = cfg.test_evaluator
-    if not isinstance(evaluators, (list, tuple)):
-        evaluators = [evaluators]
-    if library_of(cfg) == 'mmdet':
-        if not is_pickle:
-            sys.exit(
-                '--out of a detector is a file that ends in .pkl, got '
-                f'{out!r}.'
-            )
-        dump = dict(type='DumpDetResults', out_file_path=out)
-        cfg.test_evaluator = [*evaluators, dump]
-        return
-    if is_pickle:
-        sys.exit(
-            f'--out of a segmentor is a folder for PNG files, got {out!r}.'
-        )
-    for evaluator in evaluators:
-        evaluator.output_dir = out
+        for part in node:
+            _plain_norms(part)
 
 
 @contextmanager
 def interruptible(message):
-    """Turn Ctrl-C into a sentence and exit code 130."""
+    """Turn Ctrl-C and what users get wrong into a sentence."""
     os.register_at_fork(after_in_child=_leave_ctrl_c_to_the_parent)
     try:
         yield
+    except (CheckpointError, ConfigError) as error:
+        is_first = os.environ.get('RANK', '0') == '0'
+        sys.exit(str(error) if is_first else 1)
     except KeyboardInterrupt:
         # A second Ctrl-C would only tear the farewell.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,8 +7,8 @@ from mmsapa.runner import (
     check_data,
     interruptible,
     load_config,
-    prepare_test,
 )
+from mmsapa.test_options import prepare_test
 
 
 def parse_args():
@@ -49,10 +49,10 @@ def main():
     check_checkpoint(args.checkpoint)
     check_data(cfg, 'test_dataloader')
     cfg.load_from = args.checkpoint
-    prepare_test(
-        cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
-    )
     with interruptible('Stopped.'):
+        prepare_test(
+            cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
+        )
         build_runner(cfg).test()
 
 

@@ -5,6 +5,7 @@ import sys
 from mmengine.device import get_device
 
 from mmsapa.checkpoint import find_last_checkpoint
+from mmsapa.config import type_name
 from mmsapa.runner import (
     argument_parser,
     build_runner,
@@ -45,7 +46,7 @@ def use_amp(cfg):
             "--amp needs a GPU: mmengine's AmpOptimWrapper refuses to run "
             f'on {get_device()}. Leave it out to train in float32.'
         )
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         sys.exit(f'--amp can only replace an OptimWrapper, not {kind}.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -54,7 +55,7 @@ def use_amp(cfg):
 
 def scale_lr(cfg):
     """Switch automatic scaling of the learning rate on."""
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         sys.exit(
             '--auto-scale-lr needs auto_scale_lr.base_batch_size, the batch '
             "size that the config's learning rate is meant for: --cfg-options "

@@ -25,7 +25,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 
 from mmsapa.checkpoint import find_last_checkpoint
-from mmsapa.runner import build_runner, interruptible, prepare_test
+from mmsapa.runner import build_runner, interruptible
+from mmsapa.test_options import prepare_test
 
 # What a run's folder holds, besides mmengine's logs and checkpoints.
 CONFIG, RESULT, PREDICTIONS = 'config.py', 'result.json', 'predictions'

@@ -1,0 +1,379 @@
+"""Looking at data and model before the first iteration.
+
+What is wrong with a data set is otherwise found after hours, by an error from
+deep inside, or not at all. A few samples tell most of it in a moment.
+"""
+
+import json
+import mmap
+import os.path as osp
+import time
+
+import numpy as np
+from mmengine import fileio
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import DATASETS
+
+from mmsapa.config import ConfigError, leaf_datasets, type_name
+
+SAMPLES = 12
+# Data that looks empty is looked at closer, at most so many and so long.
+MORE_SAMPLES, MORE_SECONDS = 200, 1.0
+# Bytes that the categories of a json file take at most.
+MOST_CATEGORIES = 1 << 22
+
+
+def missing_paths(dataset):
+    """Find files and folders of a data set that are not there.
+
+    Args:
+        dataset (dict): Config of a data set without wrappers.
+
+    Yields:
+        str: Path. Data behind a backend is asked for there, and what the
+        backend cannot answer counts as there.
+
+    Raises:
+        ConfigError: A path is no text.
+    """
+    parts = dict(dataset.get('data_prefix') or {})
+    if not any('Ann' in type_name(t) for t in dataset.get('pipeline') or ()):
+        # Nobody reads the label maps of a test set that has none.
+        parts = {k: v for k, v in parts.items() if not k.startswith('seg')}
+    parts['ann_file'] = dataset.get('ann_file')
+    root = dataset.get('data_root') or ''
+    for name, part in dict(data_root=root, **parts).items():
+        if isinstance(part, (int, float)):
+            raise ConfigError(
+                f'{name} must be text, got the number {part!r}: a folder of '
+                f'that name is written ./{part}.'
+            )
+    backend = dataset.get('backend_args')
+    for part in parts.values():
+        if not isinstance(part, str):
+            continue
+        path = part if '://' in part else osp.join(root, part)
+        if path and not _is_there(path, backend):
+            yield path
+
+
+def _is_there(path, backend):
+    if backend is None and '://' in path:
+        return True
+    try:
+        return fileio.exists(path, backend_args=backend)
+    except Exception:
+        # Some backends cannot tell, and clients have errors of all kinds.
+        return True
+
+
+def check_loop(split, model, dataset, metrics=()):
+    """Check the data of a loop, what it is measured by, and the model.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        model (nn.Module): Segmentor or detector, may be wrapped.
+        dataset (Dataset): Of the loop's loader, may be wrapped.
+        metrics (list[BaseMetric]): Of the loop's evaluator.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    for leaf in _leaves(dataset):
+        if not isinstance(leaf, BaseDataset) or not len(leaf):
+            continue
+        classes = leaf.metainfo.get('classes') or ()
+        _check_categories_of(leaf, classes)
+        heads = _heads(model)
+        for name, head in heads.items():
+            _check_count(split, name, head, classes, bool(metrics))
+        infos = [leaf.get_data_info(i) for i in _spread(len(leaf), SAMPLES)]
+        for metric in metrics:
+            api = getattr(metric, '_coco_api', None)
+            if hasattr(api, 'imgToAnns'):
+                _check_evaluator(api, infos, classes)
+        for name, head in heads.items():
+            _check_labels(name, head, infos)
+        load = _loader_of_label_maps(leaf)
+        if load is not None and heads:
+            _check_label_maps(split, heads, leaf, infos, load)
+
+
+def _leaves(dataset):
+    inner = [*getattr(dataset, 'datasets', ())]
+    if hasattr(dataset, 'dataset'):
+        inner.append(dataset.dataset)
+    if not inner:
+        return [dataset]
+    return [leaf for part in inner for leaf in _leaves(part)]
+
+
+def _spread(length, count):
+    """Take the first three, and others from all over."""
+    others = np.linspace(0, length - 1, count).astype(int).tolist()
+    return sorted({*range(min(3, length)), *others})
+
+
+def explain_failure(dataset):
+    """Say why a data set could not be built, if that can be seen.
+
+    Args:
+        dataset (dict): Its config, may be of a wrapper.
+
+    Raises:
+        ConfigError: The reason.
+    """
+    for cfg in leaf_datasets(dataset):
+        without = dict(lazy_init=True, pipeline=[])
+        try:
+            leaf = DATASETS.build({**cfg, **without})
+            classes = leaf.metainfo.get('classes') or ()
+        except Exception:
+            continue  # the failure itself says more
+        names = _categories_in(leaf.ann_file, cfg.get('backend_args'))
+        if names:
+            _check_names([*names.values()], classes, leaf.ann_file)
+        try:
+            leaf.data_list = leaf.load_data_list()
+            kept = leaf.filter_data()
+        except Exception:
+            continue
+        if not kept:
+            where = leaf.ann_file or (leaf.data_prefix or {}).get('img_path')
+            raise ConfigError(
+                f'{where}: expected images '
+                f'({getattr(leaf, "img_suffix", "in a json file")}), got '
+                f'{len(leaf.data_list)}, of which filter_cfg='
+                f'{leaf.filter_cfg} leaves none.'
+            )
+
+
+# ------------------------------------------------------------------ classes
+
+
+def _check_categories_of(dataset, classes):
+    """See whether labels mean the classes of that name.
+
+    MMDetection counts labels in the order of the json file, whatever the
+    order of the classes is.
+    """
+    backend = getattr(dataset, 'backend_args', None)
+    names = _categories_in(dataset.ann_file, backend)
+    if not names or not hasattr(dataset, 'cat_ids'):
+        return
+    # Some data sets go by numbers, or sort by themselves.
+    if list(dataset.cat_ids) == [i for i in names if names[i] in classes]:
+        _check_names([*names.values()], classes, dataset.ann_file)
+
+
+def _check_names(names, classes, path):
+    known = [name for name in names if name in classes]
+    if known and known == list(classes[: len(known)]):
+        return
+    raise ConfigError(
+        f'{path} has the categories {_some(names)}, in this order, but the '
+        f'classes of the data set are {_some(classes)}, so that labels would '
+        'be mixed up or left out; write those of the file into metainfo='
+        'dict(classes=(…)) of the data set.'
+    )
+
+
+def _some(names):
+    names = list(map(str, names))
+    more = f', … ({len(names)})' if len(names) > 8 else ''
+    return f'({", ".join(names[:8])}{more})'
+
+
+def _categories_in(path, backend):
+    """Read nothing but the categories of a json file of any size.
+
+    Returns:
+        dict[int, str]: Names by number, in order; {} where there are none
+        or the file is behind a backend.
+    """
+    local = backend is None or backend.get('backend') == 'local'
+    if not (local and str(path).endswith('.json') and osp.isfile(path)):
+        return {}
+    if not osp.getsize(path):
+        return {}
+    decoder = json.JSONDecoder()
+    with (
+        open(path, 'rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+        at = text.rfind(b'"categories"')
+        while at >= 0:
+            begin = max(text.find(b'[', at), 0)
+            rest = text[begin : begin + MOST_CATEGORIES]
+            try:
+                found = decoder.raw_decode(rest.decode(errors='ignore'))[0]
+                return {item['id']: item['name'] for item in found}
+            except (ValueError, TypeError, KeyError):
+                at = text.rfind(b'"categories"', 0, at)
+    return {}
+
+
+def _heads(model):
+    """Find what tells classes apart, by name; {} where that is unclear."""
+    if hasattr(model, 'language_model'):
+        return {}  # classes are words there
+    found = {}
+    for path in (
+        *('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head'),
+        *('panoptic_head', 'roi_head.bbox_head', 'roi_head.mask_head'),
+    ):
+        head = model
+        for name in path.split('.'):
+            head = getattr(head, name, None)
+        parts = [head]
+        if isinstance(getattr(head, '_modules', None), dict):
+            if not hasattr(head, 'num_classes'):
+                parts = list(head.children())  # of a cascade
+        for part in parts:
+            agnostic = getattr(part, 'class_agnostic', False)
+            if isinstance(getattr(part, 'num_classes', None), int):
+                if not agnostic:
+                    found[path] = part
+    return found
+
+
+def _limit(head):
+    """Count the labels that a head can be trained with."""
+    # One channel and a sigmoid tell two classes apart.
+    if getattr(head, 'out_channels', None) == 1:
+        return max(2, head.num_classes)
+    return head.num_classes
+
+
+def _check_count(split, name, head, classes, measured):
+    limit = _limit(head)
+    boxes = name.endswith(('bbox_head', 'mask_head'))
+    if len(classes) > limit or (boxes and measured and len(classes) < limit):
+        raise ConfigError(
+            f"The model's {name} has num_classes={head.num_classes}, but the "
+            f'data of {split}_dataloader has {len(classes)} classes '
+            f'{_some(classes)}; set both to the same.'
+        )
+
+
+def _check_evaluator(api, infos, classes):
+    """See whether an evaluator's json file is that of the data."""
+    names = [cat['name'] for cat in api.cats.values()]
+    _check_names(names, classes, "The evaluator's ann_file")
+    advice = 'name the ann_file of the test data in the evaluator.'
+    boxes, found = 0, 0
+    for info in infos:
+        image = api.imgs.get(info.get('img_id'))
+        name = osp.basename(str(info.get('img_path')))
+        if image is None or (
+            'file_name' in image and osp.basename(image['file_name']) != name
+        ):
+            raise ConfigError(
+                f"The evaluator's ann_file does not know {info['img_path']} "
+                f'as image {info.get("img_id")}; {advice}'
+            )
+        theirs = [
+            ann['bbox']
+            for ann in api.imgToAnns[info['img_id']]
+            if isinstance(ann, dict) and 'bbox' in ann
+        ]
+        for instance in info.get('instances') or ():
+            x1, y1, x2, y2 = instance['bbox']
+            ours = x1, y1, x2 - x1, y2 - y1
+            boxes += 1
+            found += any(np.allclose(ours, box, atol=0.5) for box in theirs)
+    if boxes and not found:
+        raise ConfigError(
+            f"The evaluator's ann_file has none of the {boxes} boxes that "
+            f'the data has in {infos[0]["img_path"]} and {len(infos) - 1} '
+            f'more images; {advice}'
+        )
+
+
+def _check_labels(name, head, infos):
+    for info in infos:
+        for instance in info.get('instances') or ():
+            label = instance.get('bbox_label')
+            if isinstance(label, int) and label >= head.num_classes:
+                raise ConfigError(
+                    f'{info.get("img_path")} has a box with label {label}, '
+                    f"but the model's {name} has num_classes="
+                    f'{head.num_classes}.'
+                )
+
+
+# --------------------------------------------------------------- label maps
+
+
+def _loader_of_label_maps(dataset):
+    try:
+        from mmseg.datasets.transforms import LoadAnnotations
+    except ImportError:
+        return None
+    transforms = getattr(dataset.pipeline, 'transforms', ())
+    kinds = (t for t in transforms if isinstance(t, LoadAnnotations))
+    return next(kinds, None)
+
+
+def _check_label_maps(split, heads, dataset, infos, load):
+    limit = min(map(_limit, heads.values()))
+    ignored = {getattr(dataset, 'ignore_index', 255)}
+    ignored |= {getattr(head, 'ignore_index', 255) for head in heads.values()}
+    note = (
+        ' (after reduce_zero_label)' if dataset.reduce_zero_label else ''
+    ) + f'; {sorted(ignored)[-1]} is ignored'
+    seen = set()
+
+    def look(info):
+        labels = _label_map(info, load)
+        found, counts = np.unique(labels, return_counts=True)
+        seen.update(found.tolist())
+        for label, count in zip(found.tolist(), counts.tolist()):
+            if label >= limit and label not in ignored:
+                raise ConfigError(
+                    f'{info["seg_map_path"]} has label {label} in {count} '
+                    f'pixels, but the model tells {limit} classes apart: '
+                    f'labels are 0 to {limit - 1}{note}.'
+                )
+
+    infos = [info for info in infos if info.get('seg_map_path')]
+    if not infos:
+        return
+    try:
+        for info in infos:
+            look(info)
+        if limit > 1 and seen <= {0, *ignored} and seen & ignored:
+            # Rare classes may hide: look closer.
+            end = time.monotonic() + MORE_SECONDS
+            for i in _spread(len(dataset), MORE_SAMPLES):
+                if time.monotonic() < end:
+                    look(dataset.get_data_info(i))
+    except (AttributeError, KeyError, TypeError):
+        return  # a loader of its own kind, which needs more than we give
+    if limit > 1 and seen <= {0, *ignored} and seen & ignored:
+        raise ConfigError(
+            f'{infos[0]["seg_map_path"]} and the other label maps looked at '
+            f'in {split}_dataloader hold nothing but '
+            f'{" and ".join(map(str, sorted(seen)))}, but labels are 0 to '
+            f'{limit - 1}{note}: write the number of its class into every '
+            'pixel.'
+        )
+
+
+def _label_map(info, load):
+    path = info['seg_map_path']
+    try:
+        labels = load(info)['gt_seg_map']
+    except OSError as error:
+        raise ConfigError(
+            f'{path}: expected a label map, got what cannot be read: {error}'
+        ) from error
+    if labels.ndim != 2:
+        raise ConfigError(
+            f'{path}: expected a label map of one channel, whose pixels are '
+            f'class numbers, got an image of {labels.shape[-1]} channels.'
+        )
+    return labels

@@ -1,0 +1,167 @@
+"""What the options of ``tools/test.py`` change in a config."""
+
+import copy
+import inspect
+
+from mmengine.config import ConfigDict
+from mmengine.registry import METRICS, DefaultScope
+
+from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
+
+
+def prepare_test(
+    cfg, out=None, show=False, show_dir=None, wait_time=2, tta=False
+):
+    """Put into a config what the options of ``tools/test.py`` ask for.
+
+    Args:
+        cfg (Config): Config of a segmentor or detector, changed in place.
+        out (str, optional): Folder that gets a segmentor's predictions as
+            PNG files, or .pkl file that gets a detector's.
+        show (bool): Show predictions in a window. Defaults to False.
+        show_dir (str, optional): Folder that gets painted predictions.
+        wait_time (float): Seconds that a window stays. Defaults to 2.
+        tta (bool): Test with augmentation. Defaults to False.
+
+    Raises:
+        ConfigError: The config cannot do what is asked for.
+    """
+    for part in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        if cfg.get(part) is None:
+            raise ConfigError(
+                f'{cfg.filename} has no {part}, so there is no test; set it, '
+                'as val_ has it, say.'
+            )
+    if show or show_dir:
+        _show(cfg, show, show_dir, wait_time)
+    if tta:
+        _use_tta(cfg)
+    if out:
+        _dump_predictions(cfg, out)
+
+
+def _show(cfg, show, show_dir, wait_time):
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if not hook or not cfg.get('visualizer'):
+        raise ConfigError(
+            "--show and --show-dir need a visualization hook in the config's "
+            'default_hooks, and a visualizer.'
+        )
+    hook.draw = True
+    if show:
+        hook.show = True
+        hook.wait_time = wait_time
+    if library_of(cfg) == 'mmseg':
+        # By itself it draws every fiftieth image.
+        hook.interval = 1
+        if show_dir:
+            cfg.visualizer.save_dir = show_dir
+            if not cfg.visualizer.get('vis_backends'):
+                cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    elif show_dir:
+        hook.test_out_dir = show_dir
+
+
+def _use_tta(cfg):
+    datasets = leaf_datasets(cfg.test_dataloader.get('dataset'))
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        if library_of(cfg) != 'mmdet':
+            raise ConfigError(
+                '--tta needs tta_model and tta_pipeline, which the config '
+                'does not have.'
+            )
+        # MMDetection's detectors are tested with flipping where the config
+        # says no more.
+        cfg.setdefault(
+            'tta_model',
+            dict(
+                type='mmdet.DetTTAModel',
+                tta_cfg=dict(
+                    nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+                ),
+            ),
+        )
+    if type_name(cfg.tta_model) == 'DetTTAModel':
+        _check_boxes_alone_are_measured(cfg)
+    for dataset in datasets:
+        dataset.pipeline = cfg.get('tta_pipeline') or _flipped(dataset)
+    model = ConfigDict(cfg.tta_model)
+    model.module = cfg.model
+    cfg.model = model
+
+
+def _check_boxes_alone_are_measured(cfg):
+    for metric in evaluators(cfg):
+        kinds = metric.get('metric', 'bbox')
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        if 'Panoptic' in type_name(metric) or 'segm' in kinds:
+            raise ConfigError(
+                '--tta merges boxes only, but the test_evaluator measures '
+                f'masks ({type_name(metric)}); leave --tta out, or add '
+                '--cfg-options test_evaluator.metric=bbox.'
+            )
+
+
+def _flipped(dataset):
+    pipeline = copy.deepcopy(dataset.pipeline)
+    pack = pipeline.pop()
+    pack.meta_keys = (
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+    )
+    flips = [dict(type='mmdet.RandomFlip', prob=p) for p in (1.0, 0.0)]
+    pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
+    return pipeline
+
+
+def _dump_predictions(cfg, out):
+    is_pickle = out.endswith(('.pkl', '.pickle'))
+    library = library_of(cfg)
+    if library == 'mmdet':
+        if not is_pickle:
+            raise ConfigError(
+                '--out of a detector is a file that ends in .pkl, got '
+                f'{out!r}.'
+            )
+        dump = dict(type='mmdet.DumpDetResults', out_file_path=out)
+        cfg.test_evaluator = [*evaluators(cfg), dump]
+        return
+    if is_pickle:
+        raise ConfigError(
+            f'--out of a segmentor is a folder for PNG files, got {out!r}.'
+        )
+    able = [m for m in evaluators(cfg) if _takes_output_dir(m, library)]
+    if not able:
+        names = ', '.join(map(type_name, evaluators(cfg))) or 'none'
+        raise ConfigError(
+            '--out needs a metric in test_evaluator that writes predictions, '
+            f'such as IoUMetric, got {names}.'
+        )
+    for metric in able:
+        metric.output_dir = out
+
+
+def evaluators(cfg, name='test_evaluator'):
+    """List the configs of the metrics of an evaluator."""
+    found = cfg.get(name) or []
+    return [*found] if isinstance(found, (list, tuple)) else [found]
+
+
+def _takes_output_dir(metric, library):
+    kind = metric.get('type')
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(library):
+            kind = METRICS.get(kind)
+    for base in getattr(kind, '__mro__', ()):
+        if '__init__' in vars(base):
+            taken = inspect.signature(base.__init__).parameters
+            if 'output_dir' in taken:
+                return True
+            if all(p.kind != p.VAR_KEYWORD for p in taken.values()):
+                return False
+    return False
