@@ -60,6 +60,26 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read or does not fit; the message says why."""
 
 
+def check_file(path):
+    """See whether a file may be a checkpoint, without reading all of it.
+
+    Args:
+        path (str): File.
+
+    Raises:
+        CheckpointError: It is torn, or of another kind.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    # A zip file's directory is its end: torn ones have none. Before
+    # PyTorch 1.6 checkpoints were pickles.
+    if not zipfile.is_zipfile(path) and start[:1] != b'\x80':
+        kind = 'a torn one' if start == b'PK' else 'another kind of file'
+        raise CheckpointError(
+            f'{path}: expected a checkpoint of PyTorch, got {kind}.'
+        )
+
+
 def read_checkpoint(path, map_location='cpu'):
     """Read a checkpoint, with ``torch.load``'s safety on.
 
@@ -80,9 +100,16 @@ def read_checkpoint(path, map_location='cpu'):
         *(AttributeError, EOFError, ImportError, IndexError, KeyError),
         *(OSError, RuntimeError, ValueError, pickle.UnpicklingError),
     ) as error:
+        # What torch.load says of an object that it refuses is a page long.
+        refused = re.search(r'GLOBAL (\S+)', str(error))
         raise CheckpointError(
-            f'{path}: expected a checkpoint of PyTorch, got what cannot be '
-            f'read: {type(error).__name__}, {shorten(error)}'
+            f'{path}: expected a checkpoint of PyTorch, got '
+            + (
+                f'one that asks for what it may not: {refused[1]}'
+                if refused
+                else f'what cannot be read: {type(error).__name__}, '
+                f'{shorten(error)}'
+            )
         ) from error
     if not any(map(torch.is_tensor, weights_of(checkpoint).values())):
         raise CheckpointError(

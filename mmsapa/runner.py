@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmsapa.checkpoint import (
     CheckpointError,
     allow_training_checkpoints,
+    check_file,
     shorten,
 )
 from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
@@ -183,8 +184,14 @@ def _check_work_dir(work_dir):
 
 def check_checkpoint(path):
     """Stop in a sentence if a checkpoint, file or address, is not there."""
-    if '://' not in path and not osp.isfile(path):
+    if '://' in path:
+        return
+    if not osp.isfile(path):
         sys.exit(f'There is no checkpoint {path}.')
+    try:
+        check_file(path)
+    except CheckpointError as error:
+        sys.exit(str(error))
 
 
 def check_data(cfg, *loaders):

@@ -51,7 +51,8 @@ class KeepsFiles:
         if _may_replace(target, self.cfg):
             shutil.copyfile(own, target)
         elif get(target) != get(own):
-            print_log(f'{target} is left as it is; this run has {own}')
+            message = f'{target} is left as it is; this run has {own}'
+            print_log(message, logger='current')
 
 
 def _may_replace(path, cfg):

@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
+from mmsapa.config import library_of
 from mmsapa.demo_data import make_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +49,12 @@ train_cfg = dict(max_iters=4, val_interval=4)
 default_hooks = dict(
     logger=dict(interval=2), checkpoint=dict(interval=2, max_keep_ckpts=3))
 """
+# To add to it in tests that run a tool in this process: loaders have none.
+QUICK = ''.join(
+    f"""
+{name}_dataloader.update(num_workers=0, persistent_workers=False)"""
+    for name in ('train', 'val')
+)
 ENVIRONMENT = dict(
     os.environ,
     PYTHON=sys.executable,
@@ -69,6 +79,16 @@ def write_config(path, kind, root, more=COMMON):
     """Write the config of a small model; {root} in ``more`` is the data's."""
     text = (SMALL[kind] + more).replace('{root}', str(root))
     path.write_text(f'_base_ = {str(ROOT / CONFIGS[kind])!r}{text}')
+    return path
+
+
+def save_weights(path, config, **meta):
+    """Write a checkpoint with random weights of a config's model."""
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(library_of(cfg)):
+        init_default_scope(library_of(cfg))
+        state = MODELS.build(cfg.model).state_dict()
+    torch.save(dict(state_dict=state, meta=meta), path)
     return path
 
 
@@ -125,6 +145,11 @@ def call(monkeypatch, name, *args):
     """Run a tool in this process, from the repository's root."""
     path = str(ROOT / f'tools/{name}.py')
     monkeypatch.chdir(ROOT)
+    # The layout of the configs that are written takes longer than the rest.
+    monkeypatch.setattr(
+        'mmengine.config.config.FormatCode',
+        lambda text, **kwargs: (text, False),
+    )
     monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
     runpy.run_path(path, run_name='__main__')
 

@@ -46,13 +46,13 @@ def main():
         args.launcher,
         args.local_rank,
     )
-    check_checkpoint(args.checkpoint)
-    check_data(cfg, 'test_dataloader')
-    cfg.load_from = args.checkpoint
     with interruptible('Stopped.'):
         prepare_test(
             cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
         )
+        check_checkpoint(args.checkpoint)
+        check_data(cfg, 'test_dataloader')
+        cfg.load_from = args.checkpoint
         build_runner(cfg).test()
 
 
