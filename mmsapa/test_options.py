@@ -75,14 +75,14 @@ def _use_tta(cfg):
         cfg.setdefault(
             'tta_model',
             dict(
-                type='mmdet.DetTTAModel',
+                type='mmdet.models.DetTTAModel',
                 tta_cfg=dict(
                     nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
                 ),
             ),
         )
     if type_name(cfg.tta_model) == 'DetTTAModel':
-        _check_boxes_alone_are_measured(cfg)
+        _refuse_masks(cfg)
     for dataset in datasets:
         dataset.pipeline = cfg.get('tta_pipeline') or _flipped(dataset)
     model = ConfigDict(cfg.tta_model)
@@ -90,16 +90,25 @@ def _use_tta(cfg):
     cfg.model = model
 
 
-def _check_boxes_alone_are_measured(cfg):
-    for metric in evaluators(cfg):
-        kinds = metric.get('metric', 'bbox')
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        if 'Panoptic' in type_name(metric) or 'segm' in kinds:
-            raise ConfigError(
-                '--tta merges boxes only, but the test_evaluator measures '
-                f'masks ({type_name(metric)}); leave --tta out, or add '
-                '--cfg-options test_evaluator.metric=bbox.'
-            )
+def _refuse_masks(cfg):
+    measured = any(
+        'segm' in metric.get('metric', '') or 'Panoptic' in type_name(metric)
+        for metric in evaluators(cfg)
+    )
+    heads = [x for x in ('mask_head', 'panoptic_head') if _has(cfg.model, x)]
+    if measured or heads:
+        raise ConfigError(
+            '--tta of a detector merges boxes only, but the '
+            + (f'model has a {heads[0]}' if heads else 'test measures masks')
+            + '; leave --tta out.'
+        )
+
+
+def _has(model, name):
+    if not isinstance(model, dict):
+        return False
+    parts = [value for key, value in model.items() if key != 'type']
+    return bool(model.get(name)) or any(_has(part, name) for part in parts)
 
 
 def _flipped(dataset):

@@ -336,7 +336,7 @@ def test_a_backend_is_asked_for_its_data(refused, data, goes_well, tmp_path):
 def test_a_backend_that_cannot_answer_is_believed(refused, data):
     more = """
 train_dataloader['dataset'].update(
-    data_root='s3://far', backend_args=dict(backend='petrel'))
+    data_root='far', backend_args=dict(backend='petrel'))
 """
     # Which is why it is only found by petrel's own client, which is absent.
     with pytest.raises(ImportError):

@@ -247,3 +247,23 @@ def test_a_training_starts_from_a_part_but_not_from_nothing(
         *('--cfg-options', f'load_from={other}'),
     )
     assert f'{other} does not fit the model: 0 of ' in sentence
+
+
+@pytest.mark.parametrize('kind', ['seg', 'det'])
+def test_tta_is_for_data_sets_in_others(monkeypatch, config, tmp_path, kind):
+    cfg = Config.fromfile(config[kind])
+    dataset = cfg.test_dataloader.dataset
+    if kind == 'seg':
+        pair = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    else:  # its evaluator knows each image once
+        pair = dict(type='ConcatDataset', datasets=[dataset])
+    cfg.test_dataloader.dataset = pair
+    cfg.dump(tmp_path / 'nested.py')
+    weights = config[kind].with_suffix('.pth')
+    call(
+        monkeypatch,
+        'test',
+        *(tmp_path / 'nested.py', weights, '--tta', '--work-dir', tmp_path),
+    )
+    count = dict(seg=4, det=2)[kind]
+    assert f'Iter(test) [{count}/{count}]' in log_of(tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import socket
 from pathlib import Path
@@ -210,3 +211,115 @@ def test_out_says_what_fits_the_library(monkeypatch, config, tmp_path):
             monkeypatch, 'test', config[kind], checkpoint, '--out', out
         )
         assert wanted in sentence and repr(out) in sentence
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'words'),
+    [
+        ('config.py', 'model = dict(\n', 'SyntaxError'),
+        ('config.py', 'model = nothing', "name 'nothing' is not defined"),
+        ('config.txt', 'model', 'Only py/yml/yaml/json type'),
+        ('config.json', '{"model": ', 'JSONDecodeError'),
+        ('config.yaml', 'model: [', 'ParserError'),
+        ('config.py', 'with open("x") as f:\n    pass', 'read_base'),
+        ('config.py', 'import nowhere\nx = nowhere.y', 'default_scope must'),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(
+    monkeypatch, tmp_path, name, text, words
+):
+    path = tmp_path / name
+    path.write_text(text)
+    for arguments in ('train', path), ('test', path, 'no.pth'):
+        sentence = error(monkeypatch, *arguments)
+        assert str(path) in sentence and words in sentence
+        assert '\n' not in sentence
+
+
+@pytest.mark.parametrize(
+    ('option', 'words'),
+    [
+        ('train_cfg.max_iters', 'expected KEY=VALUE such as'),
+        ('=3', 'expected KEY=VALUE such as'),
+        ('model.a=[(1,2]', 'Imbalanced brackets'),
+    ],
+)
+def test_options_that_cannot_be_parsed_are_named(
+    monkeypatch, capsys, config, option, words
+):
+    arguments = 'train', config['seg'], '--cfg-options', option
+    assert error(monkeypatch, *arguments) == '2'
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('option', 'words'),
+    [
+        ('model.decode_head.num_classes.more=3', 'num_classes'),
+        ('tta_pipeline.9.type=Resize', 'cannot put tta_pipeline.9.type'),
+        ('train_dataloder.batch_size=2', 'is train_dataloader meant?'),
+    ],
+)
+def test_options_that_do_not_fit_are_named(monkeypatch, config, option, words):
+    sentence = error(
+        monkeypatch, 'train', config['seg'], '--cfg-options', option
+    )
+    assert sentence.startswith('--cfg-options: ') and words in sentence
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(
+    monkeypatch, config, tmp_path
+):
+    file = tmp_path / 'file'
+    file.touch()
+    for work_dir in file, file / 'deep/er':
+        sentence = error(
+            monkeypatch, 'train', config['seg'], '--work-dir', work_dir
+        )
+        assert f'{work_dir} cannot be made, for {file} is a file' in sentence
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'words'),
+    [
+        ('pytorch', 'RANK, WORLD_SIZE, .* torchrun'),
+        ('slurm', 'SLURM_PROCID, .* srun'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK, .* mpirun'),
+    ],
+)
+def test_a_launcher_that_was_not_there_is_named(
+    monkeypatch, config, launcher, words
+):
+    for arguments in ('train', config['seg']), ('test', config['seg'], 'no'):
+        sentence = error(monkeypatch, *arguments, '--launcher', launcher)
+        assert re.search(words, sentence)
+
+
+def test_pictures_need_what_draws_them(monkeypatch, config):
+    for option in 'visualizer=None', 'default_hooks.visualization=None':
+        sentence = error(
+            monkeypatch,
+            *('test', config['seg'], 'no.pth', '--show-dir', 'pictures'),
+            *('--cfg-options', option),
+        )
+        assert '--show and --show-dir need a visualization hook' in sentence
+
+
+def test_out_needs_a_metric_that_writes(monkeypatch, config):
+    sentence = error(
+        monkeypatch,
+        *('test', config['seg'], 'no.pth', '--out', 'folder'),
+        *('--cfg-options', 'test_evaluator.type=mmdet.CocoPanopticMetric'),
+    )
+    assert 'such as IoUMetric, got CocoPanopticMetric' in sentence
+
+
+def test_tta_is_for_boxes(monkeypatch, config):
+    masks = ROOT / 'configs/mask_rcnn/mask-rcnn_r50_fpn-sapa-g_1x_coco.py'
+    sentence = error(monkeypatch, 'test', masks, 'no.pth', '--tta')
+    assert 'merges boxes only, but the model has a mask_head' in sentence
+    arguments = 'test', config['det'], 'no.pth', '--tta', '--cfg-options'
+    sentence = error(
+        monkeypatch, *arguments, 'test_evaluator.metric=[bbox,segm]'
+    )
+    assert 'merges boxes only, but the test measures masks' in sentence
