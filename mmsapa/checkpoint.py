@@ -38,7 +38,7 @@ def allow_training_checkpoints():
             name = f'{home}.multiarray.{function.__name__}'
             allowed.append((function, name))
     # Since numpy 1.25 each dtype has a class of its own.
-    kinds = ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')
+    kinds = 'f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 ? U'.split()
     allowed += {type(np.dtype(kind)) for kind in kinds} - {np.dtype}
     allowed.append((_history_method, 'builtins.getattr'))
     torch.serialization.add_safe_globals(allowed)

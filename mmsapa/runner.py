@@ -117,7 +117,8 @@ def load_config(
         local_rank (int): The same.
 
     Returns:
-        Config: Of MMSegmentation or MMDetection.
+        Config: Of MMSegmentation or MMDetection; its ``default_scope`` is
+        set if the config leaves it to classes as types.
     """
     _check_launcher(launcher)
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -130,9 +131,12 @@ def load_config(
         sys.exit(f'Cannot read {config}: {kind}, {shorten(error)}')
     _merge(cfg, cfg_options or {})
     try:
-        library_of(cfg)
+        library = library_of(cfg)
     except (ConfigError, ImportError) as error:
         sys.exit(f'{config}: {error}')
+    if cfg.get('default_scope') is None:
+        # What classes have as defaults are names all the same.
+        cfg.default_scope = library
     cfg.launcher = launcher
     stem = osp.splitext(osp.basename(config))[0]
     cfg.work_dir = (

@@ -4,6 +4,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.config.lazy import LazyObject
 from mmengine.logging import HistoryBuffer
 
 from mmsapa.checkpoint import allow_training_checkpoints, find_last_checkpoint
@@ -24,6 +26,18 @@ def test_history_and_numpy_scalars_load_with_the_safety_on(tmp_path):
     assert loaded['loss'].statistics('mean', 2) == pytest.approx(2 / 3)
     assert loaded['best'] == 0.3
     assert loaded['array'].tolist() == [0, 1, 2]
+
+
+def test_what_a_config_says_of_the_data_loads_at_any_depth(tmp_path):
+    allow_training_checkpoints()
+    path = tmp_path / 'iter_1.pth'
+    meta = ConfigDict(classes=('a',), more=dict(deep=[dict(x=1)], y=None))
+    meta['array'] = np.array(['a', 'b'])
+    torch.save(dict(meta=meta), path)
+    loaded = torch.load(path, weights_only=True)['meta']
+    assert isinstance(loaded, ConfigDict)
+    assert loaded.more == dict(deep=[dict(x=1)], y=None)
+    assert loaded.array.tolist() == ['a', 'b']
 
 
 @pytest.mark.parametrize('home', [b'numpy.core', b'numpy._core'])
@@ -53,7 +67,14 @@ def _replace_in_zip(path, old, new):
 def test_other_objects_are_still_refused(tmp_path):
     allow_training_checkpoints()
     path = tmp_path / 'iter_1.pth'
-    for sneaky in (os.getcwd, Reach(dict), Reach(HistoryBuffer)):
+    for sneaky in (
+        os.getcwd,
+        Reach(dict),
+        Reach(HistoryBuffer),
+        Reach(ConfigDict),
+        ConfigDict(a=dict(b=os.getcwd)),
+        LazyObject('os', 'getcwd'),
+    ):
         torch.save(dict(sneaky=sneaky), path)
         with pytest.raises(pickle.UnpicklingError):
             torch.load(path, weights_only=True)
