@@ -9,6 +9,7 @@ is only as good as its boundaries.
 import json
 import os
 import os.path as osp
+import re
 import shutil
 from functools import partial
 from typing import NamedTuple
@@ -41,6 +42,12 @@ MANIFEST = 'demo_data.json'
 # Raised whenever the same arguments give other bytes than before.
 VERSION = 1
 
+_NAMES = dict(
+    ade=r'ADEChallengeData2016/(images|annotations)/(training|validation)/'
+    r'ADE_(train|val)_\d{8}\.(jpg|png)',
+    coco=r'(train2017|val2017)/\d{12}\.jpg|'
+    r'annotations/instances_(train2017|val2017)\.json',
+)
 _SUPERSAMPLING = 4
 # A shape never hides more than this of one below it, so that what is left
 # can be recognised.
@@ -250,7 +257,8 @@ def make_dataset(
 
     Raises:
         ValueError: The layout is unknown or a number is not positive.
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds something that was not made here,
+            or was changed since.
     """
     if layout not in FORMATS:
         raise ValueError(f'layout must be one of {FORMATS}, got {layout!r}')
@@ -271,12 +279,13 @@ def make_dataset(
     )
     target = osp.join(out, layout)
     if osp.exists(target):
-        old = _read_manifest(target)
-        if old == manifest:
+        if _read_manifest(target) == manifest:
             return False
-        if old is None:
+        foreign = _foreign_file(target, layout)
+        if foreign:
             raise FileExistsError(
-                f'{target} exists and was not made here; name another folder'
+                f'{target} holds other scenes, and {foreign} was not made '
+                'here, or changed since; move it, or name another folder'
             )
     partial_dir = osp.join(out, f'.{layout}.partial')
     shutil.rmtree(partial_dir, ignore_errors=True)
@@ -296,6 +305,26 @@ def _read_manifest(folder):
         return mmengine.load(osp.join(folder, MANIFEST))
     except (OSError, ValueError):
         return None
+
+
+def _foreign_file(folder, layout):
+    """Find a file that would be lost if the folder was drawn anew."""
+    manifest = osp.join(folder, MANIFEST)
+    if osp.islink(folder) or not osp.isfile(manifest):
+        return folder
+    # The manifest is written last.
+    made = os.stat(manifest).st_mtime_ns
+    for parent, folders, names in os.walk(folder):
+        links = [
+            name for name in folders if osp.islink(osp.join(parent, name))
+        ]
+        for name in names + links:
+            path = osp.join(parent, name)
+            inside = osp.relpath(path, folder).replace(os.sep, '/')
+            ours = inside == MANIFEST or re.fullmatch(_NAMES[layout], inside)
+            if not ours or os.lstat(path).st_mtime_ns > made:
+                return path
+    return None
 
 
 def _map(function, split, count, nproc):

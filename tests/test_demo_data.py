@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmsapa import demo_data
 from mmsapa.demo_data import CLASSES, GROUND, PALETTE, make_dataset, make_scene
 
+from .helpers import error
+
 CONFIGS = Path(__file__).parents[1] / 'configs/demo'
 
 
@@ -175,6 +177,58 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path):
     (tmp_path / 'coco').mkdir()
     with pytest.raises(FileExistsError, match='was not made here'):
         make_dataset(str(tmp_path), 'coco', 1, 1, 32)
+
+
+@pytest.mark.parametrize('layout', demo_data.FORMATS)
+def test_files_of_a_user_are_kept(tmp_path, layout):
+    args = (str(tmp_path), layout, 2, 1, 32)
+    make_dataset(*args, nproc=1)
+    target = tmp_path / layout
+    first = next(target.rglob('*.jpg'))
+    made = first.read_bytes()
+    for path, content in (
+        (target / 'notes.txt', b'mine'),
+        (first.parent / 'more/own.jpg', b'mine'),
+        (first, b'retouched'),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        with pytest.raises(FileExistsError, match=f'{path} was not made'):
+            make_dataset(*args, seed=1, nproc=1)
+        assert path.read_bytes() == content
+        path.unlink()
+    # What is there is used nevertheless.
+    first.write_bytes(made)
+    assert not make_dataset(*args, nproc=1)
+
+
+def test_scenes_of_an_older_version_are_drawn_anew(tmp_path, monkeypatch):
+    args = (str(tmp_path), 'ade', 3, 2, 32)
+    make_dataset(*args, nproc=1)
+    monkeypatch.setattr(demo_data, 'VERSION', demo_data.VERSION + 1)
+    assert make_dataset(*args, nproc=1)
+    assert not make_dataset(*args, nproc=1)
+
+
+def test_a_linked_folder_is_left_alone(tmp_path):
+    make_dataset(str(tmp_path), 'ade', 2, 1, 32, nproc=1)
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (elsewhere / 'ade').symlink_to(tmp_path / 'ade')
+    with pytest.raises(FileExistsError, match='elsewhere/ade was not made'):
+        make_dataset(str(elsewhere), 'ade', 3, 1, 32, nproc=1)
+
+
+def test_the_tool_says_what_stands_in_its_way(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'ade').mkdir()
+    for out in tmp_path, tmp_path / 'file':
+        sentence = error(
+            monkeypatch,
+            *('make_demo_data', '--out', out, '--layout', 'ade'),
+            *('--train', 1, '--val', 1, '--nproc', 1),
+        )
+        assert str(out) in sentence
 
 
 def test_bad_arguments_say_what_was_expected(tmp_path):

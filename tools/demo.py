@@ -96,7 +96,11 @@ def run(job):
 
     print(f'== {job.title} on scenes in {DATA}/{job.layout}', flush=True)
     start = time.time()
-    if make_dataset(DATA, job.layout):
+    try:
+        drawn = make_dataset(DATA, job.layout)
+    except FileExistsError as error:
+        sys.exit(str(error))
+    if drawn:
         print(f'  drawn in {time.time() - start:.0f} s')
     else:
         print('  drawn already')

@@ -43,7 +43,7 @@ def main():
                     args.seed,
                     args.nproc,
                 )
-            except (ValueError, FileExistsError) as error:
+            except (ValueError, OSError) as error:
                 sys.exit(str(error))
         print('  made' if made else '  there already')
 
