@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -6,6 +8,10 @@ from mmsapa.ops import registrations
 # The maps are small: threads would wait for each other longer than they work.
 # Tests of threads set a number of their own.
 torch.set_num_threads(1)
+# A shell's background job ignores Ctrl-C, and what tests start would inherit
+# that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+MINUTES = 20  # that any test takes at most, on a slow machine
 
 
 def _cuda():
@@ -25,6 +31,20 @@ DEVICES = ['cpu', _cuda()]
 def pytest_generate_tests(metafunc):
     if 'device' in metafunc.fixturenames:
         metafunc.parametrize('device', DEVICES)
+
+
+@pytest.fixture(autouse=True)
+def limit():
+    """No test waits without limit."""
+
+    def stop(*_):
+        raise TimeoutError(f'this test takes longer than {MINUTES} minutes')
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60 * MINUTES)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 
 from mmsapa.demo_data import make_dataset
 
-from .helpers import CONFIGS, ROOT, SMALL, start, wait_for_note
+from .helpers import CONFIGS, ROOT, SMALL, finish, start, wait_for_note
 
 pytest.importorskip('mmseg')
 TOOL = ROOT / 'tools/analysis_tools/race.py'
@@ -82,7 +82,7 @@ def test_a_race_is_the_same_twice_and_after_a_kill(
     run = killed / 'runs/bilinear/seed-0'
     wait_for_note(process, run)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    finish(process)
     assert not (run / 'result.json').exists()
     assert not (killed / 'runs/sapa-g/seed-0/result.json').exists()
     race.main([*arguments, '--out', str(killed), '--jobs', '2'])

@@ -183,6 +183,9 @@ class Silent:
 
 # ------------------------------------------------------------ run a program
 
+# From polite to certain.
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+
 
 class Runner:
     """Runs the steps' programs one by one, under one lock per clone."""
@@ -190,6 +193,7 @@ class Runner:
     def __init__(self):
         self.status = StatusLine()
         self.lock = None
+        self.asked = 0
 
     def acquire(self):
         """Wait until no other set-up works in this clone."""
@@ -228,7 +232,10 @@ class Runner:
             # Numbers are used again: make sure that it is one of ours.
             ours = Path('/proc', pids[1], 'environ').read_bytes()
             if f'VIRTUAL_ENV={VENV}\0'.encode() in ours:
-                os.killpg(child, signal.SIGINT)
+                # One of a background job does not hear Ctrl-C.
+                number = STOPPING[min(self.asked // 20, len(STOPPING) - 1)]
+                self.asked += 1
+                os.killpg(child, number)
         except OSError:
             pass
 
@@ -290,7 +297,7 @@ class Runner:
 
 def stop(child):
     """Ask a child and its children to end, as Ctrl-C would."""
-    for number in signal.SIGINT, signal.SIGTERM, signal.SIGKILL:
+    for number in STOPPING:
         try:
             os.killpg(child.pid, number)
             child.wait(timeout=10)
