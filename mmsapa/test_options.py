@@ -4,7 +4,7 @@ import copy
 import inspect
 
 from mmengine.config import ConfigDict
-from mmengine.registry import METRICS, DefaultScope
+from mmengine.registry import METRICS
 
 from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
 
@@ -164,8 +164,8 @@ def evaluators(cfg, name='test_evaluator'):
 def _takes_output_dir(metric, library):
     kind = metric.get('type')
     if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope(library):
-            kind = METRICS.get(kind)
+        with METRICS.switch_scope_and_registry(library) as registry:
+            kind = registry.get(kind)
     for base in getattr(kind, '__mro__', ()):
         if '__init__' in vars(base):
             taken = inspect.signature(base.__init__).parameters

@@ -267,3 +267,15 @@ def test_tta_is_for_data_sets_in_others(monkeypatch, config, tmp_path, kind):
     )
     count = dict(seg=4, det=2)[kind]
     assert f'Iter(test) [{count}/{count}]' in log_of(tmp_path)
+
+
+def test_out_is_for_the_metrics_that_write(monkeypatch, config, tmp_path):
+    cfg = Config.fromfile(config['seg'])
+    dump = dict(type='DumpResults', out_file_path=str(tmp_path / 'a.pkl'))
+    cfg.test_evaluator = [cfg.test_evaluator, dump]
+    cfg.dump(tmp_path / 'two.py')
+    weights = config['seg'].with_suffix('.pth')
+    arguments = 'test', tmp_path / 'two.py', weights, '--work-dir', tmp_path
+    call(monkeypatch, *arguments, '--out', tmp_path / 'out')
+    assert len([*(tmp_path / 'out').iterdir()]) == 2
+    assert (tmp_path / 'a.pkl').exists()
