@@ -17,7 +17,7 @@ from mmseg.registry import METRICS  # noqa: E402
 from mmsapa.demo_data import make_dataset  # noqa: E402
 from mmsapa.seg import BoundaryIoU  # noqa: E402
 
-from ..helpers import CONFIGS, SMALL, run, tool  # noqa: E402
+from ..helpers import CONFIGS, SMALL, run, save_weights, tool  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,7 +168,7 @@ def test_the_tools_report_it(tmp_path):
         f"test_dataloader = dict(dataset=dict(data_root='{root}'))\n"
         "test_evaluator = dict(type='mmsapa.BoundaryIoU')\n"
     )
-    torch.save(dict(state_dict={}, meta={}), tmp_path / 'untrained.pth')
+    save_weights(tmp_path / 'untrained.pth', config)
     output = run(
         tmp_path,
         *tool('test', config, tmp_path / 'untrained.pth'),
