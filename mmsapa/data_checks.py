@@ -86,20 +86,22 @@ def check_loop(split, model, dataset, metrics=()):
         if not isinstance(leaf, BaseDataset) or not len(leaf):
             continue
         classes = leaf.metainfo.get('classes') or ()
-        _check_categories_of(leaf, classes)
-        heads = _heads(model)
-        for name, head in heads.items():
-            _check_count(split, name, head, classes, bool(metrics))
         infos = [leaf.get_data_info(i) for i in _spread(len(leaf), SAMPLES)]
-        for metric in metrics:
-            api = getattr(metric, '_coco_api', None)
-            if hasattr(api, 'imgToAnns'):
-                _check_evaluator(api, infos, classes)
-        for name, head in heads.items():
-            _check_labels(name, head, infos)
+        _check_categories_of(leaf, classes)
         load = _loader_of_label_maps(leaf)
-        if load is not None and heads:
-            _check_label_maps(split, heads, leaf, infos, load)
+        segmenting = getattr(model, 'decode_head', None)
+        if segmenting is not None and load is not None:
+            head = _last(segmenting)
+            _check_count(split, 'decode_head', head, classes)
+            _check_label_maps(split, head, leaf, infos, load)
+        for name, head in _detecting_heads(model).items():
+            _check_count(split, name, head, classes, exactly=bool(metrics))
+            _check_labels(name, head, infos)
+        for metric in metrics:
+            kinds = {base.__name__ for base in type(metric).__mro__}
+            api = getattr(metric, '_coco_api', None)
+            if 'CocoMetric' in kinds and api is not None:
+                _check_evaluator(api, infos, classes)
 
 
 def _leaves(dataset):
@@ -216,27 +218,27 @@ def _categories_in(path, backend):
     return {}
 
 
-def _heads(model):
-    """Find what tells classes apart, by name; {} where that is unclear."""
-    if hasattr(model, 'language_model'):
-        return {}  # classes are words there
+def _last(head):
+    """Take the last head of a cascade, which predicts."""
+    return head[-1] if hasattr(head, '__getitem__') else head
+
+
+def _detecting_heads(model):
+    """Find what tells a detector's classes apart, by name."""
     found = {}
+    if hasattr(model, 'language_model') or type(model).__name__ == 'RPN':
+        return found  # classes are words, or all are one
     for path in (
-        *('decode_head', 'auxiliary_head', 'bbox_head', 'mask_head'),
-        *('panoptic_head', 'roi_head.bbox_head', 'roi_head.mask_head'),
+        *('bbox_head', 'mask_head', 'panoptic_head'),
+        *('roi_head.bbox_head', 'roi_head.mask_head'),
     ):
         head = model
         for name in path.split('.'):
             head = getattr(head, name, None)
-        parts = [head]
-        if isinstance(getattr(head, '_modules', None), dict):
-            if not hasattr(head, 'num_classes'):
-                parts = list(head.children())  # of a cascade
-        for part in parts:
-            agnostic = getattr(part, 'class_agnostic', False)
-            if isinstance(getattr(part, 'num_classes', None), int):
-                if not agnostic:
-                    found[path] = part
+        head = _last(head)
+        if not getattr(head, 'class_agnostic', False):
+            if isinstance(getattr(head, 'num_classes', None), int):
+                found[path] = head
     return found
 
 
@@ -248,10 +250,11 @@ def _limit(head):
     return head.num_classes
 
 
-def _check_count(split, name, head, classes, measured):
+def _check_count(split, name, head, classes, exactly=False):
     limit = _limit(head)
-    boxes = name.endswith(('bbox_head', 'mask_head'))
-    if len(classes) > limit or (boxes and measured and len(classes) < limit):
+    # Metrics of boxes have no name for a class of the head alone.
+    exactly = exactly and name != 'panoptic_head'
+    if len(classes) > limit or (exactly and 0 < len(classes) < limit):
         raise ConfigError(
             f"The model's {name} has num_classes={head.num_classes}, but the "
             f'data of {split}_dataloader has {len(classes)} classes '
@@ -266,14 +269,16 @@ def _check_evaluator(api, infos, classes):
     advice = 'name the ann_file of the test data in the evaluator.'
     boxes, found = 0, 0
     for info in infos:
-        image = api.imgs.get(info.get('img_id'))
+        if 'img_id' not in info:
+            return
+        image = api.imgs.get(info['img_id'])
         name = osp.basename(str(info.get('img_path')))
         if image is None or (
             'file_name' in image and osp.basename(image['file_name']) != name
         ):
             raise ConfigError(
                 f"The evaluator's ann_file does not know {info['img_path']} "
-                f'as image {info.get("img_id")}; {advice}'
+                f'as image {info["img_id"]}; {advice}'
             )
         theirs = [
             ann['bbox']
@@ -309,22 +314,21 @@ def _check_labels(name, head, infos):
 
 
 def _loader_of_label_maps(dataset):
-    try:
-        from mmseg.datasets.transforms import LoadAnnotations
-    except ImportError:
-        return None
-    transforms = getattr(dataset.pipeline, 'transforms', ())
-    kinds = (t for t in transforms if isinstance(t, LoadAnnotations))
-    return next(kinds, None)
+    # By name, since detection does without MMSegmentation.
+    for transform in getattr(dataset.pipeline, 'transforms', ()):
+        for base in type(transform).__mro__:
+            library = base.__module__.partition('.')[0]
+            if (library, base.__name__) == ('mmseg', 'LoadAnnotations'):
+                return transform
+    return None
 
 
-def _check_label_maps(split, heads, dataset, infos, load):
-    limit = min(map(_limit, heads.values()))
-    ignored = {getattr(dataset, 'ignore_index', 255)}
-    ignored |= {getattr(head, 'ignore_index', 255) for head in heads.values()}
-    note = (
-        ' (after reduce_zero_label)' if dataset.reduce_zero_label else ''
-    ) + f'; {sorted(ignored)[-1]} is ignored'
+def _check_label_maps(split, head, dataset, infos, load):
+    limit = _limit(head)
+    ignored = {getattr(x, 'ignore_index', 255) for x in (dataset, head)}
+    reduced = getattr(dataset, 'reduce_zero_label', False)
+    note = ' (after reduce_zero_label)' if reduced else ''
+    note += f'; {max(ignored)} is ignored'
     seen = set()
 
     def look(info):
@@ -339,13 +343,20 @@ def _check_label_maps(split, heads, dataset, infos, load):
                     f'labels are 0 to {limit - 1}{note}.'
                 )
 
+    def suspicious():
+        # A few images of a validation may well hold one class.
+        enough = split == 'train' or len(dataset) >= SAMPLES
+        return (
+            enough and limit > 1 and seen & ignored and seen <= {0, *ignored}
+        )
+
     infos = [info for info in infos if info.get('seg_map_path')]
     if not infos:
         return
     try:
         for info in infos:
             look(info)
-        if limit > 1 and seen <= {0, *ignored} and seen & ignored:
+        if suspicious():
             # Rare classes may hide: look closer.
             end = time.monotonic() + MORE_SECONDS
             for i in _spread(len(dataset), MORE_SAMPLES):
@@ -353,7 +364,7 @@ def _check_label_maps(split, heads, dataset, infos, load):
                     look(dataset.get_data_info(i))
     except (AttributeError, KeyError, TypeError):
         return  # a loader of its own kind, which needs more than we give
-    if limit > 1 and seen <= {0, *ignored} and seen & ignored:
+    if suspicious():
         raise ConfigError(
             f'{infos[0]["seg_map_path"]} and the other label maps looked at '
             f'in {split}_dataloader hold nothing but '

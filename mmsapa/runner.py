@@ -132,6 +132,7 @@ def load_config(
     _merge(cfg, cfg_options or {})
     try:
         library = library_of(cfg)
+        _import_all(cfg)
     except (ConfigError, ImportError) as error:
         sys.exit(f'{config}: {error}')
     if cfg.get('default_scope') is None:
@@ -144,6 +145,13 @@ def load_config(
     )
     _check_work_dir(cfg.work_dir)
     return cfg
+
+
+def _import_all(node):
+    """Import what pure Python names, as otherwise only its use does."""
+    for part in node.values() if hasattr(node, 'values') else node:
+        if isinstance(part, (dict, list, tuple)):
+            _import_all(part)
 
 
 def _check_launcher(launcher):

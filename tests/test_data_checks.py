@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmsapa.data_checks import SAMPLES, _spread
+
 from .helpers import (
     COMMON,
     QUICK,
@@ -349,3 +351,35 @@ def test_a_number_is_no_folder(refused):
     assert 'train_dataloader: data_root must be text, got the number 2024' in (
         sentence
     )
+
+
+# ---------------------------------------------- what stock trains, is trained
+
+
+def test_a_class_by_itself_is_validated(data, goes_well):
+    change(
+        label_maps(data('seg'), 'validation'),
+        lambda labels: np.minimum(labels, 1),
+    )
+    goes_well('seg')
+
+
+def test_a_head_of_proposals_knows_no_classes(goes_well):
+    def edit(cfg):
+        parts = 'data_preprocessor', 'backbone', 'neck', 'rpn_head'
+        cfg.model = dict(
+            type='RPN',
+            train_cfg=dict(rpn=cfg.model.train_cfg.rpn),
+            test_cfg=dict(rpn=cfg.model.test_cfg.rpn),
+            **{part: cfg.model[part] for part in parts},
+        )
+        cfg.val_evaluator.metric = 'proposal_fast'
+
+    goes_well('det', edit=edit)
+
+
+@pytest.mark.parametrize('length', [80, 5000, 400000])
+def test_samples_are_few_and_from_all_over(length):
+    chosen = _spread(length, SAMPLES)
+    assert chosen[:3] == [0, 1, 2] and chosen[-1] == length - 1
+    assert len(chosen) <= SAMPLES + 3

@@ -221,9 +221,14 @@ def test_data_and_weights_are_checked(monkeypatch, config, kind, tmp_path):
 
 def test_a_class_that_is_not_there_is_named(monkeypatch, tmp_path):
     path = tmp_path / 'config.py'
-    path.write_text('from mmseg.models import No\nmodel = dict(type=No)')
-    sentence = error(monkeypatch, 'train', path)
-    assert sentence.startswith(f'{path}: Failed to import No ')
+    for text in (
+        'model = dict(type=No)',
+        'from mmseg.models import EncoderDecoder\n'
+        'model = dict(type=EncoderDecoder, parts=[dict(type=No)])',
+    ):
+        path.write_text(f'from mmseg.models import No\n{text}')
+        sentence = error(monkeypatch, 'train', path)
+        assert sentence.startswith(f'{path}: Failed to import No ')
 
 
 def test_norms_are_swapped_and_the_rest_stays_lazy(tmp_path):
