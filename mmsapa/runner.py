@@ -140,9 +140,12 @@ def load_config(
         cfg.default_scope = library
     cfg.launcher = launcher
     stem = osp.splitext(osp.basename(config))[0]
-    cfg.work_dir = (
+    # Options that look like numbers have become some.
+    cfg.work_dir = str(
         work_dir or cfg.get('work_dir') or osp.join('work_dirs', stem)
     )
+    if cfg.get('load_from') is not None:
+        cfg.load_from = str(cfg.load_from)
     _check_work_dir(cfg.work_dir)
     return cfg
 
@@ -210,26 +213,26 @@ def check_data(cfg, *loaders):
     """Stop in a sentence if the data of a loader is not there."""
     for name in loaders:
         loader = cfg.get(name) or {}  # None where it is switched off
-        setting = f'{name}.dataset.data_root=FOLDER'
         for dataset in leaf_datasets(loader.get('dataset')):
-            try:
-                for path in missing_paths(dataset):
-                    _exit_without(cfg, name, path, setting)
-            except ConfigError as error:
-                sys.exit(f'{name}: {error}')
+            _check_paths(cfg, name, dataset, 'dataset.data_root=FOLDER')
         if loader and name != 'train_dataloader':
             name = name.replace('dataloader', 'evaluator')
             for metric in evaluators(cfg, name):
-                for path in missing_paths(dict(metric, data_root='')):
-                    _exit_without(cfg, name, path, f'{name}.ann_file=FILE')
+                _check_paths(cfg, name, metric, 'ann_file=FILE')
 
 
-def _exit_without(cfg, name, path, setting):
-    sys.exit(
-        f'{name} needs {path}, which does not exist. Put the data there or a '
-        f'link to it (how it must lie: {DATA_HELP[library_of(cfg)]}), or name '
-        f'another place by the setting {setting}.'
-    )
+def _check_paths(cfg, name, part, setting):
+    try:
+        path = next(missing_paths(part), None)
+    except ConfigError as error:
+        sys.exit(f'{name}: {error}')
+    if path is not None:
+        sys.exit(
+            f'{name} needs {path}, which does not exist. Put the data there '
+            'or a link to it (how it must lie: '
+            f'{DATA_HELP[library_of(cfg)]}), or name another place by the '
+            f'setting {name}.{setting}.'
+        )
 
 
 def build_runner(cfg):

@@ -345,12 +345,18 @@ train_dataloader['dataset'].update(
         refused('seg', more=more)
 
 
-def test_a_number_is_no_folder(refused):
-    option = 'train_dataloader.dataset.data_root=2024'
-    sentence = refused('seg', option)
-    assert 'train_dataloader: data_root must be text, got the number 2024' in (
-        sentence
-    )
+@pytest.mark.parametrize(
+    ('option', 'words'),
+    [
+        ('train_dataloader.dataset.data_root', 'train_dataloader: data_root'),
+        ('val_dataloader.dataset.data_prefix.img', 'val_dataloader: img'),
+        ('val_evaluator.ann_file', 'val_evaluator: ann_file'),
+    ],
+)
+def test_a_number_is_no_place(refused, option, words):
+    sentence = refused('det', f'{option}=2024')
+    assert f'{words} must be text, got the number 2024' in sentence
+    assert refused('det', 'load_from=7') == 'There is no checkpoint 7.'
 
 
 # ---------------------------------------------- what stock trains, is trained
