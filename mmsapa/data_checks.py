@@ -89,9 +89,8 @@ def check_loop(split, model, dataset, metrics=()):
         infos = [leaf.get_data_info(i) for i in _spread(len(leaf), SAMPLES)]
         _check_categories_of(leaf, classes)
         load = _loader_of_label_maps(leaf)
-        segmenting = getattr(model, 'decode_head', None)
-        if segmenting is not None and load is not None:
-            head = _last(segmenting)
+        head = _last(getattr(model, 'decode_head', None))
+        if load is not None and hasattr(head, 'num_classes'):
             _check_count(split, 'decode_head', head, classes)
             _check_label_maps(split, head, leaf, infos, load)
         for name, head in _detecting_heads(model).items():
@@ -206,15 +205,15 @@ def _categories_in(path, backend):
         open(path, 'rb') as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
     ):
-        at = text.rfind(b'"categories"')
-        while at >= 0:
+        # They stand first or last; annotations may have some of their own.
+        for at in text.rfind(b'"categories"'), text.find(b'"categories"'):
             begin = max(text.find(b'[', at), 0)
             rest = text[begin : begin + MOST_CATEGORIES]
             try:
                 found = decoder.raw_decode(rest.decode(errors='ignore'))[0]
                 return {item['id']: item['name'] for item in found}
             except (ValueError, TypeError, KeyError):
-                at = text.rfind(b'"categories"', 0, at)
+                pass
     return {}
 
 
@@ -286,6 +285,8 @@ def _check_evaluator(api, infos, classes):
             if isinstance(ann, dict) and 'bbox' in ann
         ]
         for instance in info.get('instances') or ():
+            if 'bbox' not in instance:
+                continue
             x1, y1, x2, y2 = instance['bbox']
             ours = x1, y1, x2 - x1, y2 - y1
             boxes += 1
@@ -360,8 +361,9 @@ def _check_label_maps(split, head, dataset, infos, load):
             # Rare classes may hide: look closer.
             end = time.monotonic() + MORE_SECONDS
             for i in _spread(len(dataset), MORE_SAMPLES):
-                if time.monotonic() < end:
-                    look(dataset.get_data_info(i))
+                if time.monotonic() > end:
+                    break
+                look(dataset.get_data_info(i))
     except (AttributeError, KeyError, TypeError):
         return  # a loader of its own kind, which needs more than we give
     if suspicious():
@@ -378,7 +380,7 @@ def _label_map(info, load):
     path = info['seg_map_path']
     try:
         labels = load(info)['gt_seg_map']
-    except OSError as error:
+    except (AssertionError, OSError) as error:
         raise ConfigError(
             f'{path}: expected a label map, got what cannot be read: {error}'
         ) from error

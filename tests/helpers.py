@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
 from mmsapa.config import library_of
@@ -151,6 +152,10 @@ def call(monkeypatch, name, *args):
         lambda text, **kwargs: (text, False),
     )
     monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+    # mmengine tells the runs of a process apart by the second they start in.
+    last = MMLogger.get_current_instance().instance_name
+    while last.endswith(time.strftime('%Y%m%d_%H%M%S')):
+        time.sleep(0.05)
     runpy.run_path(path, run_name='__main__')
 
 
