@@ -295,30 +295,37 @@ def test_a_launcher_that_was_not_there_is_named(
         assert re.search(words, sentence)
 
 
-def test_pictures_need_what_draws_them(monkeypatch, config):
+@pytest.fixture
+def empty(tmp_path):
+    """A checkpoint that is looked at after all else."""
+    (tmp_path / 'a.pth').touch()
+    return tmp_path / 'a.pth'
+
+
+def test_pictures_need_what_draws_them(monkeypatch, config, empty):
     for option in 'visualizer=None', 'default_hooks.visualization=None':
         sentence = error(
             monkeypatch,
-            *('test', config['seg'], 'no.pth', '--show-dir', 'pictures'),
+            *('test', config['seg'], empty, '--show-dir', 'pictures'),
             *('--cfg-options', option),
         )
         assert '--show and --show-dir need a visualization hook' in sentence
 
 
-def test_out_needs_a_metric_that_writes(monkeypatch, config):
+def test_out_needs_a_metric_that_writes(monkeypatch, config, empty):
     sentence = error(
         monkeypatch,
-        *('test', config['seg'], 'no.pth', '--out', 'folder'),
+        *('test', config['seg'], empty, '--out', 'folder'),
         *('--cfg-options', 'test_evaluator.type=mmdet.CocoPanopticMetric'),
     )
     assert 'such as IoUMetric, got CocoPanopticMetric' in sentence
 
 
-def test_tta_is_for_boxes(monkeypatch, config):
+def test_tta_is_for_boxes(monkeypatch, config, empty):
     masks = ROOT / 'configs/mask_rcnn/mask-rcnn_r50_fpn-sapa-g_1x_coco.py'
-    sentence = error(monkeypatch, 'test', masks, 'no.pth', '--tta')
+    sentence = error(monkeypatch, 'test', masks, empty, '--tta')
     assert 'merges boxes only, but the model has a mask_head' in sentence
-    arguments = 'test', config['det'], 'no.pth', '--tta', '--cfg-options'
+    arguments = 'test', config['det'], empty, '--tta', '--cfg-options'
     sentence = error(
         monkeypatch, *arguments, 'test_evaluator.metric=[bbox,segm]'
     )
