@@ -15,6 +15,7 @@ from .comparison import (
     is_class,
     match_detections,
 )
+from .words import choose_fonts, class_names, drawable, length
 
 # Inches and points of a sheet that a README shows 900 pixels wide.
 WIDTH, DPI = 9.0, 150
@@ -67,9 +68,15 @@ def draw_comparison(
         dpi.
 
     Raises:
-        ValueError: If there are no rows, their operators differ, the shapes
-            of a row do not fit, or a box lies outside of its image.
+        ValueError: If there are no rows, their operators differ, shapes or
+            types of a row do not fit, a box lies outside of its image, or
+            classes and palette are not as many.
     """
+    if classes is not None and len(classes) != len(palette):
+        raise ValueError(
+            'draw_comparison: expected a color for each class, got '
+            f'{len(classes)} classes and {len(palette)} colors.'
+        )
     rows = [_check(row, rows[0], len(palette)) for row in rows]
     if not rows:
         raise ValueError('draw_comparison: expected one row or more, got 0.')
@@ -119,6 +126,11 @@ def _check(row, first, num_classes):
                 f'{where}expected the label map of {name} at the size of the '
                 f'image {list(size)}, got {list(values.shape)}.'
             )
+        elif values.dtype.kind not in 'iub':
+            raise ValueError(
+                f'{where}expected integers in the label map of {name}, got '
+                f'{values.dtype}.'
+            )
     for x, y, w, h in row.boxes or ():
         if (
             min(x, y) < 0
@@ -162,8 +174,9 @@ class _Sheet:
     def __init__(self, rows, palette, classes, difference, width):
         self.rows, self.width = rows, width
         self.palette = np.array(palette, np.uint8)
-        self.classes = classes
+        self.classes = None if classes is None else class_names(classes)
         self.operators = list(rows[0].predictions)
+        self.names = list(map(drawable, self.operators))
         self.truths = any(row.truth is not None for row in rows)
         self.detects = isinstance(
             rows[0].predictions[self.operators[0]], Detections
@@ -221,14 +234,15 @@ class _Sheet:
             )
             for text in legend.get_texts():
                 text.set_parse_math(False)
+        choose_fonts(figure)
         return figure
 
     def left(self, column):
         return GAP + column * (self.column + GAP)
 
     def write(self, column, top, text, size=TEXT_SIZE, **style):
-        longest = max(text.split('\n'), key=len)
-        size *= min(1, self.column / max(GAP, _length(longest, size)))
+        longest = max(_length(line, size) for line in text.split('\n'))
+        size *= min(1, self.column / max(GAP, longest))
         style = dict(ha='center', va='center', fontsize=size) | style
         x = self.left(column) + self.column / 2
         self.texts.append((x, top, text, style))
@@ -240,7 +254,7 @@ class _Sheet:
 
     def write_names(self):
         """The names of the columns; returns how high they stand."""
-        names = ['image', *['truth'] * self.truths, *self.operators]
+        names = ['image', *['truth'] * self.truths, *self.names]
         room = int(self.column / _length('n', NAME_SIZE))
         wrapped = [
             '\n'.join(textwrap.wrap(name, max(4, room))) for name in names
@@ -264,7 +278,7 @@ class _Sheet:
 
         room = int(self.column / _length('n', TEXT_SIZE))
         if row.name:
-            name = row.name
+            name = drawable(row.name)
             if len(name) > room:  # its end tells files apart
                 name = '…' + name[1 - room :]
             self.write(0, y + LINE / 2, name, color='0.35')
@@ -456,7 +470,7 @@ class _Sheet:
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
 
-        first = self.operators[0]
+        first = self.names[0]
         if self.detects:
             words = ('found', 'false', 'missed')
             if not self.truths:
@@ -605,4 +619,4 @@ def _halo(colour):
 
 def _length(text, size):
     """About how long a text is, in inches; words are set in DejaVu Sans."""
-    return len(text) * size * 0.56 / 72
+    return length(text) * size * 0.56 / 72

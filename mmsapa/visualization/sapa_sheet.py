@@ -16,6 +16,7 @@ from .features import (
     sharpest,
 )
 from .recorder import Recording, Stage
+from .words import choose_fonts, drawable
 
 COLUMNS, MAX_POINTS = 6, 3
 _MARK = dict(color='white', fontsize=7, fontweight='bold')
@@ -79,7 +80,7 @@ def draw_sapa_sheet(
     for block, stage in zip(blocks, stages, strict=True):
         cells = stage.x.shape[1:]
         block.suptitle(
-            f'{stage.name}: {cells[0]}×{cells[1]} to '
+            f'{drawable(stage.name)}: {cells[0]}×{cells[1]} to '
             f'{stage.guide.shape[1]}×{stage.guide.shape[2]}, '
             f'{len(stage.x)} channels',
             fontsize=9,
@@ -92,6 +93,7 @@ def draw_sapa_sheet(
             axis.set_yticks([])
         _draw_features(axes[0], image, stage, channel)
         _draw_kernels(axes, image, stage, points)
+    choose_fonts(figure)
     return figure
 
 

@@ -302,6 +302,7 @@ def test_a_sheet_is_of_masks_or_of_detections():
         (dict(predictions=dict(a=np.zeros((64, 80), int))), 'got a'),
         (dict(image=np.zeros((64, 80), np.uint8)), r'\[H, W, 3\], got \[64'),
         (dict(truth=np.zeros((60, 80), int)), r'of truth .*\[64, 80\], got'),
+        (dict(truth=np.zeros((64, 80))), 'integers .* of truth, got float64'),
         (dict(truth=detections()), 'label maps or detections, got both'),
         (dict(boxes=[(70, 0, 11, 5)]), 'within 80 x 64 .* 70,0,11,5'),
         (dict(boxes=[(-1, 0, 5, 5)]), 'within'),
@@ -316,6 +317,8 @@ def test_what_cannot_be_drawn_is_said(change, words):
 def test_sheets_without_rows_or_without_end_are_refused():
     with pytest.raises(ValueError, match='one row or more, got 0'):
         draw_comparison([], PALETTE)
+    with pytest.raises(ValueError, match='2 classes and 3 colors'):
+        draw_comparison([scene()], PALETTE, CLASSES[:2])
     with pytest.raises(ValueError, match='inches high.*fewer rows'):
         draw_comparison([scene(8, 8)] * 300, PALETTE)
     row = Comparison(
