@@ -38,6 +38,10 @@ class BoundaryIoU(IoUMetric):
     that both have a contour where these begin and a prediction that is right
     everywhere else has 100.
 
+    Masks are those of labels 0 to C - 1 for C classes. A single class is the
+    mask of label 1, and 0 is what lies around it: this is what a head with
+    one output channel is trained for, and what its threshold predicts.
+
     In a config it stands by itself or beside others::
 
         val_evaluator = [
@@ -105,7 +109,8 @@ class BoundaryIoU(IoUMetric):
         """Count the pixels near contours in one image.
 
         Args:
-            pred_label (Tensor[H, W]): Predicted labels.
+            pred_label (Tensor[H, W]): Predicted labels; binary segmentors
+                give them as floats.
             label (Tensor[H, W]): True labels, on the same device.
             num_classes (int): Number of classes.
             ignore_index (int): Label of pixels to ignore.
@@ -114,7 +119,7 @@ class BoundaryIoU(IoUMetric):
             tuple[Tensor[num_classes], ...]: Pixels of G_d ∩ P_d, G_d ∪ P_d,
             P_d and G_d of each class, float64.
         """
-        masks = [x.cpu().numpy() for x in (pred_label, label)]
+        masks = [x.to('cpu', torch.int64).numpy() for x in (pred_label, label)]
         ignored = masks[1] == ignore_index
         distance = boundary_distance(ignored.shape, self.dilation_ratio)
         pred, true = (
@@ -123,10 +128,10 @@ class BoundaryIoU(IoUMetric):
             )
             for mask in masks
         )
+        first = 1 if num_classes == 1 else 0
+        stop = first + num_classes
         p, g, both = (
-            np.bincount(labels[labels >= 0], minlength=num_classes)[
-                :num_classes
-            ]
+            np.bincount(labels[labels >= 0], minlength=stop)[first:stop]
             for labels in (pred, true, pred[pred == true])
         )
         return tuple(

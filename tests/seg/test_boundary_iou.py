@@ -65,6 +65,25 @@ def test_counts_by_hand():
     assert figures((pred, true)) == dict(mBIoU=round(100 * 28 / 48 / 2, 2))
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_binary_segmentors_predict_floats(dtype):
+    """As by hand above: 28 of 48 pixels, and 0 of 32."""
+    true, pred = square(8, 1, 7), square(8, 2, 6)
+    pred = torch.as_tensor(pred).to(dtype)
+    mean = 100 * (28 / 48 + 0) / 2
+    assert figures((pred, true)) == dict(mBIoU=round(mean, 2))
+
+
+def test_a_single_class_is_label_1():
+    """Rings of 20 and 16 pixels share 5 of the top row and 4 below it."""
+    true, pred = square(8, 1, 7), square(8, 1, 6)
+    true[0, 0] = 255
+    both, either, p, g = counts(pred.astype(np.float32), true, classes=1)
+    assert (g, p, both, either) == ([20], [16], [9], [27])
+    pair = pred.astype(np.float32), true
+    assert figures(pair, classes=1) == dict(mBIoU=round(100 * 9 / 27, 2))
+
+
 def test_distance_is_that_of_the_diagonal():
     """0.02 x 113 is 2 pixels, and the ring of a square of 40 has 304."""
     true = square(80, 20, 60)
