@@ -14,27 +14,27 @@ with truth, where it is wrong; they are enlarged under every map.
 """
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
-from inference import (
-    annotations,
+from ground_truth import label_map, test_data, test_items
+from images import (
+    Unusable,
     find_images,
-    free_name,
-    infer,
-    label_map,
-    load_model,
+    leave_out,
+    make_folder,
     read_image,
+    save,
     sheet_or_folder,
-    test_dataset,
+    tell,
 )
+from inference import device_of, legend_of, load_model, metainfo_of, predict
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
+from mmsapa.config import library_of, type_name
 from mmsapa.runner import (
     check_checkpoint,
     check_data,
@@ -69,11 +69,11 @@ def read_models(args):
         found.append((cfg, checkpoint))
     (first, _), *others = found
     for cfg, _ in others:
-        if cfg.default_scope != first.default_scope:
+        if library_of(cfg) != library_of(first):
             sys.exit(
-                'Expected models of one library, got default_scope '
-                f'{first.default_scope} in {first.filename} and '
-                f'{cfg.default_scope} in {cfg.filename}; compare them apart.'
+                f'Expected models of one library, got {library_of(first)} in '
+                f'{first.filename} and {library_of(cfg)} in {cfg.filename}; '
+                'compare them apart.'
             )
     names = args.names or [name_of(cfg) for cfg, _ in found]
     if len(names) != len(found) or len(set(names)) != len(names):
@@ -87,7 +87,7 @@ def read_models(args):
 def settings_of(words):
     """Settings of one model, as ``--cfg-options`` has them."""
     for word in words:
-        if '=' not in word:
+        if not word.partition('=')[0] or '=' not in word:
             sys.exit(
                 f'--model: expected KEY=VALUE after the checkpoint, got '
                 f'{word}; images go before the first --model.'
@@ -101,9 +101,10 @@ def name_of(cfg):
     found = find_upsampler(cfg.model)
     if found is None:
         return 'baseline'
-    if found['type'] == 'sapa':
+    name = type_name(found)
+    if name.lower() == 'sapa':
         return f'SAPA-{found.get("variant", "G")}'
-    return found['type']
+    return name
 
 
 def find_upsampler(node):
@@ -120,7 +121,14 @@ def find_upsampler(node):
 
 
 def check_classes(models):
+    """Stop unless the classes of all models are known and the same."""
     (first, model), *others = models.items()
+    for name, other in models.items():
+        if not other.dataset_meta.get('classes'):
+            sys.exit(
+                f'Expected the names of the classes in the checkpoint of '
+                f'{name} or in the data of its config, got neither.'
+            )
     expected = tuple(model.dataset_meta['classes'])
     for name, other in others:
         classes = tuple(other.dataset_meta['classes'])
@@ -133,156 +141,110 @@ def check_classes(models):
 
 def some(words):
     more = f', … ({len(words)})' if len(words) > 4 else ''
-    return ', '.join(words[:4]) + more
-
-
-def colours_of(model):
-    """The palette, or where there is none, one that is always the same."""
-    count = len(model.dataset_meta['classes'])
-    palette = model.dataset_meta.get('palette')
-    if palette is None or isinstance(palette, str):
-        return np.random.default_rng(0).integers(0, 256, (count, 3))
-    return palette
-
-
-def predict(model, path, score_thr):
-    """What a model makes of an image.
-
-    Returns:
-        np.ndarray | Detections: Labels [H, W], or detections of a score of
-        at least ``score_thr``.
-    """
-    sample = infer(model, path)
-    if model.cfg.default_scope == 'mmseg':
-        return sample.pred_sem_seg.data[0].cpu().numpy()
-    if 'pred_instances' not in sample:
-        sys.exit(
-            f'{model.cfg.filename}: expected a detector of boxes, got one '
-            f'that predicts {", ".join(sample.keys())}.'
-        )
-    found = sample.pred_instances.cpu()
-    found = found[found.scores >= score_thr]
-    boxes = getattr(found.bboxes, 'tensor', found.bboxes)
-    masks = found.masks.numpy() if 'masks' in found else None
-    return Detections(boxes.numpy(), found.labels.numpy(), masks)
+    return ', '.join(map(str, words[:4])) + more
 
 
 # ---- images -----------------------------------------------------------------
 
 
-def own_items(cfg, args):
-    """Name, path and truth of each image that the user names."""
-    if args.truth and cfg.default_scope != 'mmseg':
+def own_items(cfg, items, folder):
+    """Add the truth of each image that the user names, from a folder."""
+    if library_of(cfg) != 'mmseg':
         sys.exit(
             '--truth: expected models of MMSegmentation, got detectors; '
             "leave images out to draw the config's test data with its truth."
         )
-    dataset = args.truth and test_dataset(cfg, lazy_init=True)
-    for name, path in find_images(args.images).items():
-        truth = None
-        if args.truth:
-            places = [
-                Path(args.truth) / f'{part}.png'
-                for part in (name, Path(path).stem)
-            ]
-            found = next((p for p in places if p.is_file()), None)
-            if found is None:
-                sys.exit(f'There is no truth {places[0]} for {path}.')
-            info = dict(
-                seg_map_path=str(found),
-                reduce_zero_label=dataset.reduce_zero_label,
-                label_map=dataset.label_map,
-                seg_fields=[],
-            )
-            truth = label_map(cfg, info)
-        yield name, path, truth
+    meta = metainfo_of(cfg)
+    for item in items:
+        places = [
+            Path(folder) / f'{part}.png'
+            for part in (item.name, Path(item.path).stem)
+        ]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            sys.exit(f'There is no truth {places[0]} for {item.path}.')
+        info = dict(
+            seg_map_path=str(found),
+            reduce_zero_label=meta.get('reduce_zero_label'),
+            label_map=meta.get('label_map'),
+            seg_fields=[],
+        )
+        truth, _ = label_map(cfg, info)
+        yield item._replace(truth=truth)
 
 
-def test_items(cfg, indices):
-    """Name, path and truth of items of the test data."""
+def chosen_items(cfg, indices):
+    """Items of the test data, the first ones where none are named."""
     check_data(cfg, 'test_dataloader')
-    dataset = test_dataset(cfg)
+    data = test_data(cfg)
     if indices is None:
-        indices = range(min(FIRST, len(dataset)))
-    names = set()
+        indices = range(min(FIRST, len(data)))
     for index in indices:
-        if not 0 <= index < len(dataset):
+        if not 0 <= index < len(data):
             sys.exit(
-                f'--indices: expected numbers from 0 to {len(dataset) - 1}, '
+                f'--indices: expected numbers from 0 to {len(data) - 1}, '
                 f'got {index}.'
             )
-        info = dataset.get_data_info(index)
-        read = label_map if cfg.default_scope == 'mmseg' else instances
-        path = info['img_path']
-        name = free_name(Path(path).stem, names)
-        names.add(name)
-        yield name, path, read(cfg, info)
-
-
-def instances(cfg, info):
-    """Read boxes, and masks where there are, that are to be found."""
-    masked = all('mask' in item for item in info['instances'])
-    height, width = info['height'], info['width']
-    info = annotations(
-        cfg,
-        dict(info, ori_shape=(height, width)),
-        with_mask=masked,
-        box_type=None,
-    )
-    wanted = ~info['gt_ignore_flags']
-    masks = info['gt_masks'].masks[wanted] if masked else None
-    return Detections(
-        info['gt_bboxes'][wanted], info['gt_bboxes_labels'][wanted], masks
-    )
+    return test_items(cfg, data, indices)
 
 
 # ---- command line -----------------------------------------------------------
 
 
-def compare(items, models, args):
-    """Yield a row of the sheet for each image."""
+def compare(items, models, args, skipped):
+    """Yield a row of the sheet for each image that all models can take."""
     with tqdm(total=len(items) * len(models)) as bar:
-        for name, path, truth in items:
-            image = read_image(path)
-            bar.set_description(Path(path).name)
+        for item in items:
+            bar.set_description(Path(item.path).name)
             predictions = {}
-            for operator, model in models.items():
-                predictions[operator] = predict(model, path, args.score_thr)
-                bar.update()
+            try:
+                image = read_image(item)
+                for name, model in models.items():
+                    predictions[name] = predict(model, item, args.score_thr)
+                    bar.update()
+            except Unusable as error:
+                bar.update(len(models) - len(predictions))
+                leave_out(item, error, skipped)
+                continue
+            truth = item.truth
             if isinstance(truth, Detections) and not all(
                 p.masks is not None for p in predictions.values()
             ):
                 truth = truth._replace(masks=None)
-            yield Comparison(image, predictions, truth, args.boxes, name)
+            yield Comparison(image, predictions, truth, args.boxes, item.name)
 
 
-def save(rows, path, model, args):
+def draw(rows, path, model, args):
     try:
         figure = draw_comparison(
             rows,
-            colours_of(model),
-            model.dataset_meta['classes'],
+            *legend_of(model.dataset_meta, library_of(model.cfg)),
             args.zooms,
             args.difference,
         )
     except ValueError as error:
         sys.exit(str(error))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, pil_kwargs=dict(optimize=True))
+    save(figure, path)
 
 
 def run(args):
     """Compare, and write the pictures.
 
     Returns:
-        list[Path]: Pictures that were written.
+        tuple[list[Path], list[str]]: Pictures that were written, and why
+        images were left out.
     """
     configs = read_models(args)
     cfg, _ = next(iter(configs.values()))
+    single = args.out.suffix == '.png'
+    make_folder(args.out.parent if single else args.out)
     # Before models are loaded, so that a wrong name is found at once.
-    items = list(
-        own_items(cfg, args) if args.images else test_items(cfg, args.indices)
-    )
+    if args.images:
+        items, skipped = find_images(args.images)
+        if args.truth:
+            items = list(own_items(cfg, items, args.truth))
+    else:
+        items, skipped = chosen_items(cfg, args.indices), []
     models = {
         name: load_model(
             *pair, args.device, 'after the checkpoint as KEY=VALUE'
@@ -291,16 +253,17 @@ def run(args):
     }
     check_classes(models)
     model = next(iter(models.values()))
-    rows = compare(items, models, args)
-    if args.out.suffix == '.png':
-        save(list(rows), args.out, model, args)
-        return [args.out]
+    rows = compare(items, models, args, skipped)
+    if single:
+        rows = list(rows)
+        if rows:
+            draw(rows, args.out, model, args)
+        return [args.out] * bool(rows), skipped
     written = []
     for row in rows:
-        path = args.out / f'{row.name}.png'
-        save([row], path, model, args)
-        written.append(path)
-    return written
+        written.append(args.out / f'{row.name}.png')
+        draw([row], written[-1], model, args)
+    return written, skipped
 
 
 def box_of(text):
@@ -378,7 +341,10 @@ def parse_args(argv):
         help='least score of detections (default: 0.3)',
     )
     parser.add_argument(
-        '--device', default=get_device(), help='cpu or cuda:0, for example'
+        '--device',
+        type=device_of,
+        default=get_device(),
+        help='cpu or cuda:0, for example',
     )
     parser.add_argument(
         '--out',
@@ -395,8 +361,7 @@ def main(argv=None):
     # The libraries' asides would tear the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
     with interruptible('Stopped; pictures that were done are kept.'):
-        for path in run(args):
-            print(f'{path}  {os.path.getsize(path) / 1000:.0f} kB')
+        tell(*run(args))
 
 
 if __name__ == '__main__':

@@ -1,21 +1,58 @@
-"""Models and images for the tools that look at predictions."""
+"""Models that predict as ``tools/test.py`` has them predict."""
 
 import argparse
-import itertools
+import copy
 import pickle
 import sys
-import textwrap
-from pathlib import Path
+from types import NoneType
 
-import mmcv
-from mmengine.dataset import BaseDataset
+import cv2
+import numpy as np
+import torch
+from images import Unusable, read_image, shorten
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmsapa.checkpoint import allow_training_checkpoints
+from mmsapa.config import leaf_datasets, library_of
+from mmsapa.visualization import Detections
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
+# What pipelines and models raise at images and settings that do not fit.
+FAULTS = (
+    *(AssertionError, AttributeError, LookupError, OSError),
+    *(RuntimeError, TypeError, ValueError, cv2.error),
+)
+
+
+def scope_of(cfg):
+    """Within it, names of a config are looked up in its library."""
+    return DefaultScope.overwrite_default_scope(library_of(cfg))
+
+
+def device_of(text):
+    """Take ``--device``: one that PyTorch can compute on."""
+    try:
+        torch.zeros(1, device=text).cpu()
+    except (AssertionError, RuntimeError) as error:
+        raise argparse.ArgumentTypeError(
+            f'expected a device of this machine such as cpu or cuda:0, got '
+            f'{text}: {shorten(error)}'
+        ) from None
+    return text
+
+
+# ---- models -----------------------------------------------------------------
+
+
+def build_model(cfg):
+    """Build a model as a runner does, without weights of its own."""
+    model = dict(cfg.model)
+    if cfg.get('data_preprocessor'):
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with scope_of(cfg):
+        return revert_sync_batchnorm(MODELS.build(model)).eval()
 
 
 def load_model(cfg, checkpoint, device, option):
@@ -28,24 +65,23 @@ def load_model(cfg, checkpoint, device, option):
         option (str): How the tool is told settings of the config.
 
     Returns:
-        nn.Module: In evaluation mode, ready for ``inference_model`` or
-        ``inference_detector``.
+        nn.Module: In evaluation mode, for :func:`infer`; ``dataset_meta`` is
+        what checkpoint and config know of the classes.
     """
-    if cfg.default_scope == 'mmseg':
-        from mmseg.apis import init_model as init
-    else:
-        from mmdet.apis import init_detector as init
-    model = revert_sync_batchnorm(init(cfg, None, device=device))
+    model = build_model(cfg)
     loaded = load_weights(
         model,
         checkpoint,
         cfg.filename,
         f'Name the config that it was trained with, or its settings {option}.',
     )
-    dataset = test_dataset(cfg, lazy_init=True)
-    trained = loaded.get('meta', {}).get('dataset_meta') or {}
-    model.dataset_meta = {**dataset.metainfo, **trained}
-    return model
+    meta = loaded.get('meta') or {}
+    model.dataset_meta = dict(meta.get('dataset_meta') or {})
+    if not {'classes', 'palette'} <= model.dataset_meta.keys():
+        model.dataset_meta = {**metainfo_of(cfg), **model.dataset_meta}
+    model.cfg = cfg
+    model.pipelines = test_pipelines(cfg)
+    return model.to(device)
 
 
 def load_weights(model, checkpoint, what, advice):
@@ -81,118 +117,128 @@ def load_weights(model, checkpoint, what, advice):
         )
 
 
-def shorten(message):
-    """Make one short line of a message."""
-    return textwrap.shorten(str(message), 160, placeholder=' …')
+def metainfo_of(cfg):
+    """What the config's data say of classes, whether they are there or not.
+
+    Returns:
+        dict: Of the first innermost data set; empty where there is none.
+    """
+    for name in ('test', 'val', 'train'):
+        loader = cfg.get(f'{name}_dataloader') or {}
+        for leaf in leaf_datasets(loader.get('dataset'))[:1]:
+            with scope_of(cfg):
+                return DATASETS.build(
+                    {**leaf, 'pipeline': [], 'lazy_init': True}
+                ).metainfo
+    return {}
 
 
-def test_dataset(cfg, **kwargs) -> BaseDataset:
-    """Build the data of ``test_dataloader``, without wrappers and pipeline."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return DATASETS.build({**dataset, 'pipeline': [], **kwargs})
+# ---- predictions ------------------------------------------------------------
 
 
-def infer(model, path):
-    """Run a model of :func:`load_model` on an image file.
+def test_pipelines(cfg):
+    """Build the pipelines by which ``tools/test.py`` reads images.
+
+    Where a config tests nothing, those of the validation, or what it calls
+    its test_pipeline, serve images of one's own.
+
+    Returns:
+        list[Compose]: Of each innermost data set of the loader.
+    """
+    for name in ('test_dataloader', 'val_dataloader'):
+        leaves = leaf_datasets((cfg.get(name) or {}).get('dataset'))
+        found = [leaf.get('pipeline', []) for leaf in leaves]
+        if found:
+            break
+    else:
+        if 'test_pipeline' not in cfg:
+            sys.exit(
+                f'{cfg.filename}: expected a pipeline for images, as '
+                'test_dataloader.dataset.pipeline, got none.'
+            )
+        found = [cfg.test_pipeline]
+    with scope_of(cfg):
+        return [Compose(pipeline) for pipeline in found]
+
+
+def loads_annotations(transform):
+    """Whether it is LoadAnnotations or one of its kind."""
+    return 'Annotation' in type(transform).__name__
+
+
+def infer(model, item):
+    """Run a model of :func:`load_model` on an image.
 
     Returns:
         SegDataSample | DetDataSample: What it predicts.
+
+    Raises:
+        Unusable: If pipeline or model cannot take the image.
     """
-    if model.cfg.default_scope == 'mmseg':
-        from mmseg.apis import inference_model as run
-    else:
-        from mmdet.apis import inference_detector as run
-    height, width = read_image(path).shape[:2]
+    # Test data of the first model's config, through each model's pipeline.
+    leaf = item.info.get('leaf', 0)
+    pipeline = model.pipelines[leaf if leaf < len(model.pipelines) else 0]
+    data = copy.deepcopy(item.info)
     try:
-        return run(model, path)
-    except (RuntimeError, ValueError) as error:
+        with scope_of(model.cfg), torch.no_grad():
+            for transform in pipeline.transforms:
+                if not loads_annotations(transform):
+                    data = transform(data)
+            return model.test_step(pseudo_collate([data]))[0]
+    except FAULTS as error:
         # Most models need images of some size, and all have some limit.
-        sys.exit(
-            f'{model.cfg.filename} cannot take {path} of {width} x {height} '
-            f'pixels: {shorten(error)}'
-        )
+        height, width = read_image(item).shape[:2]
+        raise Unusable(
+            f'{model.cfg.filename} cannot take {item.path} of {width} x '
+            f'{height} pixels: {type(error).__name__}, {shorten(error)}'
+        ) from error
 
 
-def label_map(cfg, info):
-    """Read a label map as training does, reduce_zero_label and all.
+def legend_of(meta, library):
+    """Colours and names of the classes, in the order of their labels.
 
     Args:
-        cfg (Config): Of the library whose ``LoadAnnotations`` reads.
-        info (dict): Of an item of the data set.
+        meta (dict): ``classes``, and a ``palette`` or one that is always the
+            same.
+        library (str): Of the model.
 
     Returns:
-        ndarray[H, W] | None: Labels; None where the item has none.
+        tuple[Sequence, list[str]]: RGB of each, and the names.
     """
-    if 'seg_map_path' not in info:  # the public part of a test set
-        return None
-    try:
-        return annotations(cfg, info)['gt_seg_map']
-    except OSError as error:
+    classes, palette = [*meta['classes']], meta.get('palette')
+    if isinstance(palette, (str, NoneType)) or len(palette) != len(classes):
+        palette = np.random.default_rng(0).integers(0, 256, (len(classes), 3))
+    if library == 'mmseg' and len(classes) == 1:
+        # Its threshold makes label 1 of it, and 0 of what is around.
+        around = 3 * [255 if sum(palette[0]) < 384 else 0]
+        return [around, *palette], ['background', *classes]
+    return palette, classes
+
+
+def predict(model, item, score_thr):
+    """What a model makes of an image.
+
+    Returns:
+        np.ndarray | Detections: Labels [H, W], or detections of a score of
+        at least ``score_thr``.
+
+    Raises:
+        Unusable: If it cannot take the image.
+    """
+    sample = infer(model, item)
+    kind = 'pred_instances'
+    if library_of(model.cfg) == 'mmseg':
+        kind = 'pred_sem_seg'
+    if kind not in sample:
         sys.exit(
-            f'{info["seg_map_path"]}: expected a label map (PNG), got what '
-            f'cannot be read: {error}'
+            f'{model.cfg.filename}: expected a model that predicts {kind}, '
+            f'got {", ".join(sample.keys())}.'
         )
-
-
-def annotations(cfg, info, **kwargs):
-    """Load the annotations of an item; ``kwargs`` as LoadAnnotations has."""
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        load = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
-    return load(info)
-
-
-def find_images(paths):
-    """List images and those in folders.
-
-    Returns:
-        dict[str, str]: Path of each by its name, which is relative to its
-        folder and without suffix, and numbered where that is taken.
-    """
-    found = {}
-
-    def add(name, path):
-        found[free_name(name, found)] = str(path)
-
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(
-                file
-                for file in path.rglob('*')
-                if file.suffix.lower() in IMAGES
-            )
-            if not files:
-                sys.exit(f'There is no image ({" ".join(IMAGES)}) in {path}.')
-            for file in files:
-                add(file.relative_to(path).with_suffix('').as_posix(), file)
-        elif path.is_file():
-            add(path.stem, path)
-        else:
-            sys.exit(f'There is no image or folder {path}.')
-    return found
-
-
-def free_name(name, taken):
-    """Number a name if it is taken."""
-    others = (f'{name}_{i}' for i in itertools.count(2))
-    return next(x for x in itertools.chain([name], others) if x not in taken)
-
-
-def sheet_or_folder(text):
-    """Take ``--out``: FILE.png, or a folder."""
-    path = Path(text)
-    if path.suffix.lower() in {*IMAGES, '.pdf', '.svg'} - {'.png'}:
-        raise argparse.ArgumentTypeError(
-            f'expected FILE.png or a folder, got {text}.'
-        )
-    return path
-
-
-def read_image(path):
-    """Read an image as OpenMMLab's pipelines do, but as RGB."""
-    image = mmcv.imread(path)
-    if image is None:
-        sys.exit(f'{path}: expected an image, got what OpenCV cannot read.')
-    return image[..., ::-1]
+    if kind == 'pred_sem_seg':
+        # With one output channel they are floats.
+        return sample.pred_sem_seg.data[0].long().cpu().numpy()
+    found = sample.pred_instances.cpu()
+    found = found[found.scores >= score_thr]
+    boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    masks = found.masks.numpy() if 'masks' in found else None
+    return Detections(boxes.numpy(), found.labels.numpy(), masks)

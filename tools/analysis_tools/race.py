@@ -27,7 +27,6 @@ import json
 import os
 import queue
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
@@ -47,19 +46,22 @@ import numpy as np
 import published_tables as published
 import race_run
 import torch
-from inference import label_map, read_image, test_dataset
+from ground_truth import test_data, test_items
+from images import make_folder, read_image, save
+from inference import build_model, legend_of, metainfo_of, scope_of
 from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS
 from mmengine.runner import load_checkpoint
 from papers import UPSAMPLERS
-from prettytable import PrettyTable, TableStyle
 from race_run import PREDICTIONS, RESULT, digest, slots_of, weights_of, write
+from race_table import render
 from tqdm import tqdm
 
 import mmsapa
 from mmsapa.checkpoint import allow_training_checkpoints
+from mmsapa.config import leaf_datasets, library_of
 from mmsapa.demo_data import make_dataset
 from mmsapa.runner import (
     check_checkpoint,
@@ -94,17 +96,21 @@ def read_config(path, options=None):
     cfg = load_config(str(path), options)
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    if cfg.default_scope != 'mmseg' or not slots_of(cfg.model):
+    if library_of(cfg) != 'mmseg' or not slots_of(cfg):
         sys.exit(
             f'{path}: expected a config of MMSegmentation with a slot, such '
             f"as mmsapa.SegformerHead's upsample_cfg; take {CONFIG} as an "
             'example.'
         )
-    if 'max_iters' not in cfg.train_cfg:
+    train_cfg = cfg.get('train_cfg') or {}
+    if 'max_iters' not in train_cfg:
         sys.exit(
             f'{path}: expected a training of so many iterations, '
-            f'train_cfg.max_iters, got {dict(cfg.train_cfg)}.'
+            f'train_cfg.max_iters, got {dict(train_cfg)}.'
         )
+    for name in ('train_dataloader', 'test_dataloader'):
+        if not cfg.get(name):
+            sys.exit(f'{path}: expected a {name}, got none.')
     return cfg
 
 
@@ -120,8 +126,8 @@ def config_of_run(cfg, upsampler, seed):
         Config: A copy with these in it.
     """
     cfg = copy.deepcopy(cfg)
-    for slot in slots_of(cfg.model):
-        slot.upsample_cfg = copy.deepcopy(UPSAMPLERS[upsampler])
+    for slot in slots_of(cfg):
+        slot['upsample_cfg'] = copy.deepcopy(UPSAMPLERS[upsampler])
     cfg.randomness = dict(seed=seed)
     cfg.setdefault('env_cfg', {})
     cfg.env_cfg.cudnn_benchmark = False
@@ -135,11 +141,13 @@ def config_of_run(cfg, upsampler, seed):
     # Tested once, after the last iteration.
     for name in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg[name] = None
-    cfg.default_hooks.checkpoint.pop('save_best', None)
+    hooks = cfg.setdefault('default_hooks', {})
+    keep = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    keep.pop('save_best', None)
     # One that is being written may be torn.
-    cfg.default_hooks.checkpoint.update(by_epoch=False, max_keep_ckpts=2)
+    keep.update(by_epoch=False, max_keep_ckpts=2)
     cfg.test_evaluator = [
-        dict(type='IoUMetric', iou_metrics=['mIoU']),
+        dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
         dict(type='mmsapa.BoundaryIoU'),
     ]
     return cfg
@@ -167,16 +175,11 @@ def surroundings_of(cfg):
     ]
     modules = torch, np, cv2, mmengine, mmcv, mmseg, mmsapa
     data = {}
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        for part in ('train', 'test'):
+    for part in ('train', 'test'):
+        with scope_of(cfg):
             dataset = DATASETS.build(cfg[f'{part}_dataloader'].dataset)
-            infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-            files = [
-                (Path(path).name, os.path.getsize(path))
-                for info in infos
-                for path in (info['img_path'], info['seg_map_path'])
-            ]
-            data[part] = digest(json.dumps(files).encode())
+        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+        data[part] = digest(json.dumps(sizes_of(infos)).encode())
     start = Path(cfg.get('load_from') or '')
     return dict(
         data=data,
@@ -185,6 +188,23 @@ def surroundings_of(cfg):
         versions={module.__name__: module.__version__ for module in modules},
         machine=measure.environment(get_device())['machine'],
     )
+
+
+def sizes_of(infos):
+    """Names and sizes of images and their label maps."""
+    try:
+        return [
+            (Path(path).name, os.path.getsize(path))
+            for info in infos
+            for path in (info['img_path'], info['seg_map_path'])
+        ]
+    except KeyError:
+        sys.exit(
+            'A race needs label maps, to train and to test with: expected '
+            'data_prefix.seg_map_path in all data of the config.'
+        )
+    except OSError as error:
+        sys.exit(f'A race needs all images and label maps: {error}.')
 
 
 def differences(there, here, name=''):
@@ -205,7 +225,8 @@ def differences(there, here, name=''):
 def draw_scenes(cfg):
     """Draw the demo's scenes if the config wants them and there are none."""
     root = Path(DATA, 'ade')
-    wanted = Path(cfg.train_dataloader.dataset.get('data_root') or '')
+    (leaf, *_) = leaf_datasets(cfg.train_dataloader.dataset)
+    wanted = Path(leaf.get('data_root') or '')
     if wanted.parent == root and not root.exists():
         make_dataset(DATA, 'ade')
 
@@ -386,14 +407,9 @@ def last_words(folder, code):
 # ---- figures ----------------------------------------------------------------
 
 
-def model_of(cfg):
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model).eval()
-
-
 def one_image(cfg):
     """The first test image, as a model gets it."""
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    with scope_of(cfg):
         return pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]])
 
 
@@ -403,7 +419,7 @@ def count(cfg):
     Returns:
         dict: ``params`` and ``flops``, as get_flops.py counts them.
     """
-    model = model_of(cfg)
+    model = build_model(cfg)
     if hasattr(model, 'auxiliary_head'):
         model.auxiliary_head = None
     size = tuple(one_image(cfg)['inputs'][0].shape[1:])
@@ -435,7 +451,7 @@ def time_all(configs, folders, settings, path):
         return kept
     device, runs = get_device(), {}
     for name, cfg in configs.items():
-        model = model_of(cfg)
+        model = build_model(cfg)
         weights = weights_of(folders[name], cfg.train_cfg.max_iters)
         load_checkpoint(
             model, str(weights), map_location='cpu', logger='silent'
@@ -539,7 +555,6 @@ def draw_sheet(out, cfg, rows, seed, count=3):
         seed (int): Of the runs whose predictions are shown.
         count (int): Number of test images. Default: 3.
     """
-    dataset = test_dataset(cfg)
     folders = {
         row['upsampler']: folder_of(out, row['upsampler'], seed)
         for row in rows
@@ -549,107 +564,39 @@ def draw_sheet(out, cfg, rows, seed, count=3):
     if not folders:
         picture.unlink(missing_ok=True)
         return
+    data = test_data(cfg)
+    paths = [data[index]['img_path'] for index in range(len(data))]
     comparisons = []
-    for i in range(min(count, len(dataset))):
-        info = dataset.get_data_info(i)
-        stem = Path(info['img_path']).stem
+    for item in test_items(cfg, data, to_draw(paths)[:count]):
         predictions = {}
+        # As the data set stores them: 0 may stand for what is ignored.
+        shift = bool(item.info.get('reduce_zero_label'))
         for name, folder in folders.items():
             stored = mmcv.imread(
-                folder / PREDICTIONS / f'{stem}.png', 'unchanged'
+                folder / PREDICTIONS / f'{item.name}.png', 'unchanged'
             )
-            # As the data set stores them: 0 may stand for what is ignored.
-            shift = bool(dataset.reduce_zero_label)
             predictions[name] = stored.astype(int) - shift
-        image, truth = read_image(info['img_path']), label_map(cfg, info)
-        comparisons.append(Comparison(image, predictions, truth, name=stem))
-    sheet = draw_comparison(
-        comparisons, dataset.metainfo['palette'], dataset.metainfo['classes']
-    )
-    sheet.savefig(picture, pil_kwargs=dict(optimize=True))
-
-
-# ---- table ------------------------------------------------------------------
-
-
-def preface(result):
-    """What the figures are, and of what."""
-    made = result['environment']
-    seeds = result['seeds']
-    spread = (
-        'Figures are means ± standard deviations (n - 1) over the seeds '
-        f'{", ".join(map(str, seeds))}'
-        if len(seeds) > 1
-        else f'Figures are those of seed {seeds[0]} alone'
-    )
-    memory = (
-        "what PyTorch's tensors take on the GPU at most while it trains"
-        if made['cuda']
-        else 'the training process at most, resident, with interpreter and '
-        'libraries'
-    )
-    threads = '' if made['cuda'] else ', one thread a run'
-    size = 'x'.join(map(str, result['size']))
-    return (
-        f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
-        'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): the IoU of '
-        'what is near the contours, summed over images and averaged over '
-        'classes as mIoU is. Parameters and FLOPs are as get_flops.py counts '
-        'them, times the median and quartiles of the inference of one image, '
-        f'all for {size} pixels; memory is {memory}.\n'
-        f'Measured on {made["date"]}, {made["machine"]}{threads}, '
-        f'torch {made["torch"]}, mmsapa {made["commit"] or made["mmsapa"]}.'
-    )
-
-
-def table_of(result):
-    table = PrettyTable()
-    rows = result['rows']
-
-    def add(head, cell, align='r'):
-        table.add_column(head, [cell(row) for row in rows], align)
-
-    def add_runs(head, key, unit, digits):
-        add(
-            head,
-            lambda row: spread_of(
-                [run[key] / unit for run in row['runs']], digits
-            ),
+        comparisons.append(
+            Comparison(
+                read_image(item), predictions, item.truth, name=item.name
+            )
         )
-
-    add('upsampler', lambda row: row['upsampler'], 'l')
-    add_runs('mIoU', 'mIoU', 1, 2)
-    add_runs('boundary IoU', 'mBIoU', 1, 2)
-    add('parameters', lambda row: f'{row["params"]:,}')
-    add('FLOPs, G', lambda row: f'{row["flops"] / 1e9:.3f}')
-    add('ms an image', time_cell)
-    add_runs('peak memory, MB', 'peak_bytes', 1e6, 0)
-    return table
+    if comparisons:
+        legend = legend_of(metainfo_of(cfg), library_of(cfg))
+        save(draw_comparison(comparisons, *legend), picture)
 
 
-def spread_of(numbers, digits):
-    """Mean ± standard deviation, if there is more than one."""
-    text = f'{statistics.mean(numbers):.{digits}f}'
-    if len(numbers) > 1:
-        text += f' ± {statistics.stdev(numbers):.{digits}f}'
-    return text
+def to_draw(paths):
+    """Indices of images whose predictions lie in a file of their own.
 
-
-def time_cell(row):
-    low, median, high = 1e3 * measure.quartiles(row['seconds'])
-    return f'{median:.1f} ({low:.1f} to {high:.1f})'
-
-
-def render(result, form):
-    table = table_of(result)
-    if form == 'markdown':
-        table.set_style(TableStyle.MARKDOWN)
-    parts = [preface(result), '', table.get_string()]
-    parts += [
-        f'\n{folder} has no result: {why}'
-        for folder, why in result['failed'].items()
-    ]
-    return '\n'.join(parts)
+    It has an image's name without its folder, which images of several data
+    sets may share.
+    """
+    folders = {}
+    for path in map(Path, paths):
+        folders.setdefault(path.stem, set()).add(path)
+    first = {Path(path).stem: i for i, path in reversed([*enumerate(paths)])}
+    return sorted(i for stem, i in first.items() if len(folders[stem]) == 1)
 
 
 # ---- command line -----------------------------------------------------------
@@ -660,7 +607,7 @@ def race(args):
     cfg = read_config(args.config, args.cfg_options)
     draw_scenes(cfg)
     check_data(cfg, 'train_dataloader', 'test_dataloader')
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     allow_training_checkpoints()
     runs = [(name, seed) for seed in args.seeds for name in args.upsamplers]
     with lock(out) as keep:

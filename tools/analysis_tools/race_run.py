@@ -13,20 +13,22 @@ import resource
 import sys
 import warnings
 from pathlib import Path
+from types import NoneType
 
 import measure
 import numpy as np
 import torch
-from inference import load_weights
+from inference import build_model, load_weights
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 
 from mmsapa.checkpoint import find_last_checkpoint
-from mmsapa.runner import build_runner, interruptible
-from mmsapa.test_options import prepare_test
+from mmsapa.config import library_of
+from mmsapa.runner import build_runner, interruptible, prepare_test
+from mmsapa.upsamplers.slot import SlotMixin
 
 # What a run's folder holds, besides mmengine's logs and checkpoints.
 CONFIG, RESULT, PREDICTIONS = 'config.py', 'result.json', 'predictions'
@@ -35,15 +37,32 @@ CONFIG, RESULT, PREDICTIONS = 'config.py', 'result.json', 'predictions'
 # ---- the same for all -------------------------------------------------------
 
 
-def slots_of(node):
-    """All parts of a model's config that take our ``upsample_cfg``."""
+def slots_of(cfg):
+    """All parts of a config's model that take our ``upsample_cfg``."""
+    return [
+        part
+        for part in parts_of(cfg.model)
+        if 'upsample_cfg' in part
+        and issubclass(class_of(part, library_of(cfg)), SlotMixin)
+    ]
+
+
+def parts_of(node):
+    """All dicts in a model's config, itself last."""
     if isinstance(node, (list, tuple)):
-        return [slot for part in node for slot in slots_of(part)]
+        return [inner for part in node for inner in parts_of(part)]
     if not isinstance(node, dict):
         return []
-    found = [slot for part in node.values() for slot in slots_of(part)]
-    ours = str(node.get('type')).startswith('mmsapa.')
-    return found + [node] * (ours and 'upsample_cfg' in node)
+    return [*parts_of(list(node.values())), node]
+
+
+def class_of(part, library):
+    """The class of a part: pure Python configs name it by itself."""
+    kind = part.get('type')
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(library) as registry:
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else NoneType
 
 
 def start_of(cfg):
@@ -56,11 +75,10 @@ def start_of(cfg):
         dict[str, Tensor]: State of the model with empty slots.
     """
     cfg = copy.deepcopy(cfg)
-    for slot in slots_of(cfg.model):
-        slot.upsample_cfg = None
+    for slot in slots_of(cfg):
+        slot['upsample_cfg'] = None
     set_random_seed(cfg.randomness.seed)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     if cfg.start_from:
         load_weights(
             model,

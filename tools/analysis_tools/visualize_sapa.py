@@ -9,16 +9,25 @@ take them as a whole; folders are searched for images.
 """
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
-from inference import find_images, infer, load_model, sheet_or_folder
+from images import (
+    Unusable,
+    find_images,
+    leave_out,
+    make_folder,
+    save,
+    sheet_or_folder,
+    tell,
+)
+from inference import device_of, infer, load_model
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
+from mmsapa.config import library_of
 from mmsapa.runner import check_checkpoint, interruptible, load_config
 from mmsapa.visualization import draw_sapa_sheet, find_stages, record
 
@@ -26,41 +35,49 @@ from mmsapa.visualization import draw_sapa_sheet, find_stages, record
 def run(args):
     """Draw, and write the sheets.
 
-    Yields:
-        Path: Of each sheet.
+    Returns:
+        tuple[list[Path], list[str]]: Sheets that were written, and why
+        images were left out.
     """
     cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
-    if cfg.default_scope == 'mmseg':
+    if library_of(cfg) == 'mmseg':
         # A sliding window would show its first place alone.
         cfg.model.test_cfg = dict(
             cfg.model.get('test_cfg') or {}, mode='whole'
         )
-    images = find_images(args.images)
+    items, skipped = find_images(args.images)
     single = args.out.suffix == '.png'
-    if single and len(images) > 1:
+    if single and len(items) > 1:
         sys.exit(
-            f'--out: expected a folder for {len(images)} images, got the file '
+            f'--out: expected a folder for {len(items)} images, got the file '
             f'{args.out}.'
         )
     model = load_model(
         cfg, args.checkpoint, args.device, 'by --cfg-options KEY=VALUE'
     )
+    written = []
     try:
         if args.list:
             print(*find_stages(model), sep='\n')
-            return
+            return [], []
         find_stages(model, args.stages)
-        for name, path in tqdm(images.items()):
-            with record(model, args.stages) as recording:
-                infer(model, path)
+        make_folder(args.out.parent if single else args.out)
+        for item in tqdm(items):
+            try:
+                with record(model, args.stages) as recording:
+                    infer(model, item)
+            except Unusable as error:
+                leave_out(item, error, skipped)
+                continue
             sheet = draw_sapa_sheet(recording, args.points, args.channel)
-            out = args.out if single else args.out / f'{name}.png'
-            out.parent.mkdir(parents=True, exist_ok=True)
-            sheet.savefig(out, pil_kwargs=dict(optimize=True))
-            yield out
+            written.append(
+                args.out if single else args.out / f'{item.name}.png'
+            )
+            save(sheet, written[-1])
     except ValueError as error:
         sys.exit(str(error))
+    return written, skipped
 
 
 def point_of(text):
@@ -115,7 +132,10 @@ def parse_args(argv):
         'sapa_sheets)',
     )
     parser.add_argument(
-        '--device', default=get_device(), help='cpu or cuda:0, for example'
+        '--device',
+        type=device_of,
+        default=get_device(),
+        help='cpu or cuda:0, for example',
     )
     parser.add_argument(
         '--cfg-options',
@@ -135,9 +155,7 @@ def main(argv=None):
     # The libraries' asides would tear the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
     with interruptible('Stopped; sheets that were done are kept.'):
-        written = list(run(args))
-    for path in written:
-        print(f'{path}  {os.path.getsize(path) / 1000:.0f} kB')
+        tell(*run(args))
 
 
 if __name__ == '__main__':
