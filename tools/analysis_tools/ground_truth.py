@@ -35,7 +35,10 @@ def test_data(cfg):
         with scope_of(cfg):
             return DATASETS.build(dataset)
     except FAULTS as error:
-        sys.exit(f'{cfg.filename}: test_dataloader cannot be read: {error}')
+        sys.exit(
+            f'{cfg.filename}: test_dataloader cannot be read: '
+            f'{type(error).__name__}, {error}'
+        )
 
 
 def test_items(cfg, data, indices):

@@ -1,0 +1,377 @@
+"""What the tools draw is what test.py tests, whatever the config looks like.
+
+On models and scenes of test_compare.py, whose configs are written anew.
+"""
+
+# ruff: noqa: F811  fixtures are imported
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mmsapa.runner import build_runner
+
+from .test_compare import folder  # noqa: F401  a fixture, and sys.path
+
+import compare_models  # isort: skip
+import visualize_sapa  # isort: skip
+
+LIBRARIES = dict(seg='mmseg', det='mmdet')
+KINDS = pytest.mark.parametrize('kind', LIBRARIES)
+# Reads images at another size than the rest of the config says.
+RESIZE = dict(type='Resize', scale=(96, 96), keep_ratio=False)
+
+
+@pytest.fixture
+def write(folder, tmp_path, scope):
+    """Write a config again, as a function of it says."""
+
+    def write(kind, change):
+        scope(LIBRARIES[kind])
+        cfg = Config.fromfile(folder / f'{kind}.py')
+        change(cfg)
+        path = tmp_path / f'{kind}.py'
+        # As text, whose layout would take longer than all else.
+        path.write_text(
+            '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items())
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_layout(monkeypatch):
+    """A runner's, that is."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+
+
+@pytest.fixture
+def compare(folder, tmp_path, monkeypatch):
+    """Run the tool with the model with SAPA; returns what it draws."""
+    sheets = []
+    draw = compare_models.draw_comparison
+    monkeypatch.setattr(
+        compare_models,
+        'draw_comparison',
+        lambda *args: sheets.append(args) or draw(*args),
+    )
+
+    def compare(config, *words, checkpoint=None):
+        checkpoint = checkpoint or folder / f'{config.stem}_sapa.pth'
+        arguments = (
+            *(*words, '--model', config, checkpoint, '--score-thr', 0),
+            *('--device', 'cpu', '--out', tmp_path / 'sheet.png'),
+        )
+        compare_models.main([str(word) for word in arguments])
+        return sheets.pop()
+
+    return compare
+
+
+@pytest.fixture
+def visualize(folder, tmp_path, monkeypatch):
+    """Run the tool; returns the images that the models saw."""
+    seen = []
+    draw = visualize_sapa.draw_sapa_sheet
+    monkeypatch.setattr(
+        visualize_sapa,
+        'draw_sapa_sheet',
+        lambda recording, *args: (
+            seen.append(recording.image) or draw(recording, *args)
+        ),
+    )
+
+    def visualize(config, *words):
+        arguments = (
+            *(config, folder / f'{config.stem}_sapa.pth', *words),
+            *('--stages', 'upsamplers.0', '--device', 'cpu'),
+            *('--out', tmp_path / 'sheets'),
+        )
+        visualize_sapa.main([str(word) for word in arguments])
+        return seen
+
+    return visualize
+
+
+def nest(cfg):
+    """Put the test data into wrappers: of 2 scenes are 6 items made."""
+    plain = cfg.test_dataloader.dataset.to_dict()
+    other = {**plain, 'pipeline': [*plain['pipeline']]}
+    place = 1 if cfg.default_scope == 'mmseg' else 2
+    if place == 2:
+        other['pipeline'].remove(dict(type='Resize', scale_factor=1.0))
+    other['pipeline'].insert(place, RESIZE)
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(type='RepeatDataset', times=2, dataset=plain),
+            dict(type='RepeatDataset', times=1, dataset=other),
+        ],
+    )
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    # What inference_model and inference_detector of the libraries read.
+    cfg.pop('test_pipeline')
+
+
+class Predictions(Hook):
+    """Keeps what a test predicts."""
+
+    def __init__(self):
+        self.found = []
+
+    def after_test_iter(self, runner, batch_idx, data_batch, outputs):
+        self.found += outputs
+
+
+def run_test(path, checkpoint, work_dir):
+    """Predictions of all test data, by the runner."""
+    cfg = Config.fromfile(path)
+    cfg.update(work_dir=str(work_dir), load_from=str(checkpoint))
+    cfg.launcher = 'none'
+    cfg.visualizer.name = cfg.experiment_name = work_dir.name
+    if cfg.default_scope == 'mmdet':
+        # Of data sets of its own it would need an annotation file of its own.
+        cfg.test_evaluator = dict(type='DumpDetResults', out_file_path='a.pkl')
+        cfg.test_evaluator.out_file_path = str(work_dir / 'a.pkl')
+    runner = build_runner(cfg)
+    hook = Predictions()
+    runner.register_hook(hook)
+    runner.test()
+    return hook.found
+
+
+@KINDS
+def test_what_is_drawn_is_what_is_tested(
+    kind, write, compare, folder, tmp_path
+):
+    path = write(kind, nest)
+    rows, *_ = compare(path, '--indices', *range(6))
+    found = run_test(path, folder / f'{kind}_sapa.pth', tmp_path)
+    assert len(rows) == len(found) == 6
+    for row, sample in zip(rows, found):
+        (prediction,) = row.predictions.values()
+        if kind == 'seg':
+            expected = sample.pred_sem_seg.data[0].numpy()
+            np.testing.assert_array_equal(prediction, expected)
+        else:
+            expected = sample.pred_instances
+            np.testing.assert_array_equal(prediction.bboxes, expected.bboxes)
+        assert row.truth is not None
+    # The same scene by another pipeline, or nothing was shown.
+    first, last = (
+        getattr(p, 'bboxes', p)
+        for row in (rows[0], rows[4])
+        for p in row.predictions.values()
+    )
+    assert (rows[0].image == rows[4].image).all()
+    assert first.shape != last.shape or (first != last).any()
+
+
+@KINDS
+def test_images_of_ones_own_take_the_pipeline_of_the_test(
+    kind, write, visualize, folder
+):
+    def change(cfg):
+        nest(cfg)
+        wrapper = cfg.test_dataloader.dataset
+        wrapper.datasets = wrapper.datasets[::-1]
+
+    (seen,) = visualize(write(kind, change), folder / 'images/a.png')
+    assert seen.shape == (96, 96, 3)
+
+
+@KINDS
+def test_without_test_data_classes_are_those_of_the_checkpoint(
+    kind, write, visualize, compare, folder
+):
+    def change(cfg):
+        cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+        cfg.val_dataloader.dataset.data_root = 'nowhere'
+        cfg.val_dataloader.dataset.metainfo = dict(classes=('other',))
+
+    path = write(kind, change)
+    _, palette, classes, *_ = compare(path, folder / 'images/a.png')
+    assert classes[-1] == 'spiral' and len(palette) == len(classes)
+    assert len(visualize(path, folder / 'images/a.png')) == 1
+    with pytest.raises(SystemExit, match='expected test data, .*name images'):
+        compare(path)
+
+
+@KINDS
+def test_a_checkpoint_without_classes_takes_those_of_the_data(
+    kind, write, compare, folder, tmp_path
+):
+    saved = torch.load(folder / f'{kind}_sapa.pth')
+    torch.save(dict(state_dict=saved['state_dict']), tmp_path / 'bare.pth')
+    image = folder / 'images/a.png'
+    _, _, classes, *_ = compare(
+        write(kind, lambda cfg: None), image, checkpoint=tmp_path / 'bare.pth'
+    )
+    assert classes[-1] == 'spiral'
+
+    def change(cfg):
+        for name in ('train', 'val', 'test'):
+            cfg[f'{name}_dataloader'] = None
+        cfg.pop('test_pipeline')
+
+    with pytest.raises(SystemExit, match='expected a pipeline for images'):
+        compare(write(kind, change), image, checkpoint=tmp_path / 'bare.pth')
+
+
+def strip_annotations(cfg, tmp_path):
+    dataset = cfg.test_dataloader.dataset
+    if cfg.default_scope == 'mmseg':
+        dataset.data_prefix.pop('seg_map_path')
+        return
+    source = f'{dataset.data_root}/{dataset.ann_file}'
+    with open(source) as file:
+        content = json.load(file)
+    path = tmp_path / 'image_info.json'
+    path.write_text(json.dumps({**content, 'annotations': []}))
+    dataset.ann_file = str(path)
+
+
+@KINDS
+def test_data_without_annotations_has_no_column_of_them(
+    kind, write, compare, tmp_path, capsys
+):
+    path = write(kind, lambda cfg: strip_annotations(cfg, tmp_path))
+    rows, *_ = compare(path)
+    assert [row.truth for row in rows] == [None, None]
+    why = dict(
+        seg='the test data name no label maps (seg_map_path)',
+        det='no image of the test data has annotations',
+    )[kind]
+    said = f'No ground truth is drawn for 2 of 2: {why}.\n'
+    assert said in capsys.readouterr().out
+
+
+def test_a_scene_without_objects_has_an_empty_ground_truth(
+    write, compare, tmp_path
+):
+    def change(cfg):
+        dataset = cfg.test_dataloader.dataset
+        with open(f'{dataset.data_root}/{dataset.ann_file}') as file:
+            content = json.load(file)
+        first = content['images'][0]['id']
+        content['annotations'] = [
+            item
+            for item in content['annotations']
+            if item['image_id'] != first
+        ]
+        path = tmp_path / 'some.json'
+        path.write_text(json.dumps(content))
+        dataset.ann_file = str(path)
+
+    rows, *_ = compare(write('det', change))
+    assert [len(row.truth.bboxes) > 0 for row in rows] == [False, True]
+
+
+def test_label_maps_that_are_not_there_are_named(write, compare, capsys):
+    def change(cfg):
+        cfg.test_dataloader.dataset.seg_map_suffix = '_none.png'
+
+    rows, *_ = compare(write('seg', change), '--indices', 1)
+    assert rows[0].truth is None
+    assert '1 of 1: there is no ' in capsys.readouterr().out
+
+
+# ---- images that are none ---------------------------------------------------
+
+
+@pytest.fixture
+def mixed(folder, tmp_path):
+    """A folder with two images, and what only looks like one."""
+    place = tmp_path / 'mixed'
+    (place / '.thumbnails').mkdir(parents=True)
+    (place / 'dir.jpg').mkdir()
+    image = (folder / 'images/a.png').read_bytes()
+    for name in ('good.png', 'more.png', '.thumbnails/x.png'):
+        (place / name).write_bytes(image)
+    (place / '._good.png').write_bytes(b'\0\5\x16\7resource fork')
+    (place / 'empty.jpg').touch()
+    (place / 'text.jpg').write_text('<html>Not found</html>')
+    (place / 'gone.jpg').symlink_to(place / 'nowhere.jpg')
+    # No model takes it.
+    cv2.imwrite(str(place / 'tiny.png'), np.zeros((1, 1, 3), np.uint8))
+    return place
+
+
+LEFT_OUT = (
+    *('._good.png is hidden', '.thumbnails/x.png is hidden'),
+    *('empty.jpg: expected an image', 'text.jpg: expected an image'),
+    *('gone.jpg: expected an image', 'cannot take'),
+)
+
+
+def test_what_is_no_image_is_left_out_and_named(
+    write, mixed, compare, visualize, capsys
+):
+    path = write('seg', lambda cfg: None)
+    rows, *_ = compare(path, mixed)
+    assert [row.name for row in rows] == ['good', 'more']
+    for said in (capsys.readouterr().out, None):
+        said = said or (visualize(path, mixed), capsys.readouterr().out)[1]
+        assert 'Left out (6):' in said
+        assert all(words in said for words in LEFT_OUT)
+
+
+def test_where_there_is_no_image_at_all_it_ends(
+    write, mixed, compare, visualize
+):
+    path = write('seg', lambda cfg: None)
+    for name in ('good.png', 'more.png'):
+        (mixed / name).unlink()
+    for tool in (compare, visualize):
+        with pytest.raises(SystemExit, match='nothing to draw. Left out .6.:'):
+            tool(path, mixed)
+
+
+@pytest.mark.parametrize('name', ['text.jpg', 'empty.jpg', '._good.png'])
+def test_what_was_named_and_is_no_image_ends_the_run(
+    name, write, mixed, compare, visualize
+):
+    path = write('seg', lambda cfg: None)
+    for tool in (compare, visualize):
+        with pytest.raises(SystemExit, match=f'{name}: expected an image'):
+            tool(path, mixed / name, mixed)
+
+
+# ---- what a user may get wrong ----------------------------------------------
+
+
+def test_devices_that_are_not_there_are_named(write, compare, capsys):
+    path = write('seg', lambda cfg: None)
+    for tool, first in (
+        (compare_models, ('--model', path, 'x.pth')),
+        (visualize_sapa, (path, 'x.pth', 'x.png')),
+    ):
+        for device in ('gpu', 'cuda:77', 'meta'):
+            with pytest.raises(SystemExit):
+                tool.main([*map(str, first), '--device', device])
+            said = capsys.readouterr().err
+            assert 'expected a device of this machine such as cpu' in said
+            assert f'got {device}: ' in said
+
+
+def test_settings_and_places_are_checked(write, compare, visualize, folder):
+    path, image = write('seg', lambda cfg: None), folder / 'images/a.png'
+    for word, words in (
+        ('=3', 'expected KEY=VALUE after the checkpoint, got =3'),
+        ('a=[1,(2]', 'a=.*: Imbalanced brackets'),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            compare_models.main(['--model', str(path), 'a.pth', word])
+    pair = str(path), str(folder / 'seg_sapa.pth')
+    for tool, words in (
+        (compare_models, [str(image), '--model', *pair]),
+        (visualize_sapa, [*pair, str(image)]),
+    ):
+        for out in (path, path / 'sheet.png'):  # it is a file
+            with pytest.raises(SystemExit, match='expected a folder, got'):
+                tool.main([*words, '--device', 'cpu', '--out', str(out)])
