@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 
 from mmsapa.runner import build_runner
 
+from .helpers import save_weights
 from .test_compare import folder  # noqa: F401  a fixture, and sys.path
 
 import compare_models  # isort: skip
@@ -22,8 +23,6 @@ import visualize_sapa  # isort: skip
 
 LIBRARIES = dict(seg='mmseg', det='mmdet')
 KINDS = pytest.mark.parametrize('kind', LIBRARIES)
-# Reads images at another size than the rest of the config says.
-RESIZE = dict(type='Resize', scale=(96, 96), keep_ratio=False)
 
 
 @pytest.fixture
@@ -98,19 +97,24 @@ def visualize(folder, tmp_path, monkeypatch):
     return visualize
 
 
+def resized(dataset):
+    """A data set's config with one more step in its pipeline."""
+    pipeline = [*dataset['pipeline']]
+    # A segmentor's label maps keep their size.
+    place = 1 if dataset['type'] == 'BaseSegDataset' else -1
+    resize = dict(type='Resize', scale=(96, 96), keep_ratio=False)
+    pipeline.insert(place, resize)
+    return {**dataset, 'pipeline': pipeline}
+
+
 def nest(cfg):
     """Put the test data into wrappers: of 2 scenes are 6 items made."""
     plain = cfg.test_dataloader.dataset.to_dict()
-    other = {**plain, 'pipeline': [*plain['pipeline']]}
-    place = 1 if cfg.default_scope == 'mmseg' else 2
-    if place == 2:
-        other['pipeline'].remove(dict(type='Resize', scale_factor=1.0))
-    other['pipeline'].insert(place, RESIZE)
     cfg.test_dataloader.dataset = dict(
         type='ConcatDataset',
         datasets=[
             dict(type='RepeatDataset', times=2, dataset=plain),
-            dict(type='RepeatDataset', times=1, dataset=other),
+            dict(type='RepeatDataset', times=1, dataset=resized(plain)),
         ],
     )
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
@@ -135,9 +139,9 @@ def run_test(path, checkpoint, work_dir):
     cfg.launcher = 'none'
     cfg.visualizer.name = cfg.experiment_name = work_dir.name
     if cfg.default_scope == 'mmdet':
-        # Of data sets of its own it would need an annotation file of its own.
-        cfg.test_evaluator = dict(type='DumpDetResults', out_file_path='a.pkl')
-        cfg.test_evaluator.out_file_path = str(work_dir / 'a.pkl')
+        # CocoMetric would need an annotation file with every item once.
+        out = str(work_dir / 'out.pkl')
+        cfg.test_evaluator = dict(type='DumpDetResults', out_file_path=out)
     runner = build_runner(cfg)
     hook = Predictions()
     runner.register_hook(hook)
@@ -177,9 +181,8 @@ def test_images_of_ones_own_take_the_pipeline_of_the_test(
     kind, write, visualize, folder
 ):
     def change(cfg):
-        nest(cfg)
-        wrapper = cfg.test_dataloader.dataset
-        wrapper.datasets = wrapper.datasets[::-1]
+        loader = cfg.test_dataloader
+        loader.dataset = resized(loader.dataset.to_dict())
 
     (seen,) = visualize(write(kind, change), folder / 'images/a.png')
     assert seen.shape == (96, 96, 3)
@@ -375,3 +378,39 @@ def test_settings_and_places_are_checked(write, compare, visualize, folder):
         for out in (path, path / 'sheet.png'):  # it is a file
             with pytest.raises(SystemExit, match='expected a folder, got'):
                 tool.main([*words, '--device', 'cpu', '--out', str(out)])
+
+
+# ---- binary segmentation ----------------------------------------------------
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_binary_segmentors_are_drawn(count, write, compare, folder, tmp_path):
+    """One channel and a threshold predict floats, 0 and 1."""
+    names = ('crack',) if count == 1 else ('ground', 'crack')
+
+    def change(cfg):
+        cfg.model.decode_head.update(
+            num_classes=count, out_channels=1, threshold=0.5
+        )
+        cfg.model.decode_head.loss_decode.update(use_sigmoid=True)
+        cfg.test_dataloader.dataset.reduce_zero_label = False
+
+    path = write('seg', change)
+    checkpoint = tmp_path / 'binary.pth'
+    palette = [[9, 9, 9], [250, 0, 0]][-count:]
+    save_weights(
+        checkpoint, path, dataset_meta=dict(classes=names, palette=palette)
+    )
+    truth = np.zeros((67, 45), np.uint8)
+    truth[:20] = 1
+    cv2.imwrite(str(tmp_path / 'a.png'), truth)
+    words = folder / 'images/a.png', '--truth', tmp_path, '--difference'
+    ((row,), colours, classes, *_) = compare(
+        path, *words, checkpoint=checkpoint
+    )
+    (labels,) = row.predictions.values()
+    assert labels.dtype.kind == 'i' and labels.shape == truth.shape
+    assert set(np.unique(labels)) == {0, 1}
+    assert classes[1] == 'crack' and len(classes) == len(colours) == 2
+    assert [*colours[1]] == palette[-1]
+    np.testing.assert_array_equal(row.truth, truth)
