@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmsapa.runner import build_runner
 
 from .helpers import save_weights
+from .pure_python import write_pure_python
 from .test_compare import folder  # noqa: F401  a fixture, and sys.path
 
 import compare_models  # isort: skip
@@ -414,3 +415,28 @@ def test_binary_segmentors_are_drawn(count, write, compare, folder, tmp_path):
     assert classes[1] == 'crack' and len(classes) == len(colours) == 2
     assert [*colours[1]] == palette[-1]
     np.testing.assert_array_equal(row.truth, truth)
+
+
+# ---- configs in pure Python -------------------------------------------------
+
+
+@KINDS
+def test_configs_in_pure_python_are_read(
+    kind, write, compare, visualize, folder, tmp_path
+):
+    text = write(kind, lambda cfg: None)
+    rows, *_ = compare(text)
+    pure = tmp_path / 'pure' / f'{kind}.py'
+    pure.parent.mkdir()
+    write_pure_python(Config.fromfile(text), LIBRARIES[kind], pure)
+    assert isinstance(Config.fromfile(pure).model.type, type)
+    again, *_ = compare(pure)
+    for row, other in zip(rows, again, strict=True):
+        assert list(other.predictions) == ['SAPA-G']
+        for a, b in zip(row.predictions.values(), other.predictions.values()):
+            np.testing.assert_array_equal(
+                getattr(a, 'bboxes', a), getattr(b, 'bboxes', b)
+            )
+        a, b = (getattr(x.truth, 'bboxes', x.truth) for x in (row, other))
+        np.testing.assert_array_equal(a, b)
+    assert len(visualize(pure, folder / 'images/a.png')) == 1
