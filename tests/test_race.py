@@ -17,7 +17,8 @@ from mmengine.hooks import Hook
 
 from mmsapa.demo_data import make_dataset
 
-from .helpers import CONFIGS, ROOT, SMALL, finish, start, wait_for_note
+from .helpers import CONFIGS, ROOT, SMALL, start, wait_for_note
+from .pure_python import write_pure_python
 
 pytest.importorskip('mmseg')
 TOOL = ROOT / 'tools/analysis_tools/race.py'
@@ -37,6 +38,9 @@ train_cfg = dict(max_iters=24)
 default_hooks = dict(
     logger=dict(interval=4), checkpoint=dict(interval=4))
 """
+
+
+NO_LABELS = dict(_delete_=True, img_path='images/validation')
 
 
 @pytest.fixture(scope='module')
@@ -235,6 +239,90 @@ def test_runs_may_start_from_a_trained_model(config, tmp_path, scope):
         race.read_config(config, dict(load_from='no.pth'))
 
 
+@pytest.fixture(scope='module')
+def pure(config, tmp_path_factory):
+    """The config in pure Python, on wrapped data, without default hooks."""
+    cfg = Config.fromfile(config)
+    for name in ('train', 'test'):
+        dataset = cfg[f'{name}_dataloader'].dataset.to_dict()
+        cfg[f'{name}_dataloader'].dataset = dict(
+            type='ConcatDataset',
+            datasets=[dict(type='RepeatDataset', times=2, dataset=dataset)],
+        )
+    cfg.train_cfg.max_iters = 2
+    cfg.pop('default_hooks')
+    path = tmp_path_factory.mktemp('pure') / 'config.py'
+    write_pure_python(cfg, 'mmseg', path)
+    return path
+
+
+def test_configs_in_pure_python_are_raced(pure, config, tmp_path, scope):
+    scope('mmseg')
+    starts = []
+    for path in (config, pure):
+        cfg = race.config_of_run(race.read_config(path), 'fade', 0)
+        (slot,) = race_run.slots_of(cfg)
+        assert slot['upsample_cfg'] == dict(type='fade')
+        # As a run reads it.
+        cfg.dump(tmp_path / 'config.py')
+        cfg = Config.fromfile(tmp_path / 'config.py')
+        assert len(race_run.slots_of(cfg)) == 1
+        starts.append(race_run.start_of(cfg))
+    text, classes = starts
+    assert list(text) == list(classes)
+    assert all(torch.equal(text[key], classes[key]) for key in text)
+
+
+@pytest.mark.slow
+def test_wrapped_data_is_raced_and_drawn(pure, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, 'ROUNDS', 3)
+    sheets = []
+    draw = race.draw_comparison
+    monkeypatch.setattr(
+        race,
+        'draw_comparison',
+        lambda *args: sheets.append(args) or draw(*args),
+    )
+    arguments = '--config', pure, '--upsamplers', 'sapa-g', '--out', tmp_path
+    race.main([*map(str, arguments)])
+    assert rows_of(tmp_path)[0]['runs'][0]['mBIoU'] > 0
+    ((rows, _, classes),) = sheets
+    # Each scene once, though it is tested twice.
+    assert len({row.name for row in rows}) == len(rows) == 3
+    assert all(row.truth is not None for row in rows)
+    assert classes[-1] == 'spiral'
+
+
+def test_images_that_share_a_name_are_not_drawn():
+    """Their predictions lie in one file."""
+    paths = ['a/x.png', 'a/y.png', 'a/x.png', 'b/y.png', 'b/z.png']
+    assert race.to_draw(paths) == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(train_cfg=None), 'train_cfg.max_iters, got {}'),
+        (dict(test_dataloader=None), 'expected a test_dataloader, got none'),
+        (
+            {'train_dataloader.dataset.data_prefix.seg_map_path': None},
+            'train_dataloader cannot be read: TypeError, ',
+        ),
+        (
+            {'test_dataloader.dataset.data_prefix': NO_LABELS},
+            'label maps, to train and to test with',
+        ),
+        (
+            {'test_dataloader.dataset.seg_map_suffix': '_none.png'},
+            'needs all images and label maps: .*_none.png',
+        ),
+    ],
+)
+def test_what_a_race_needs_is_named(change, words, config):
+    with pytest.raises(SystemExit, match=words):
+        race.surroundings_of(race.read_config(config, change))
+
+
 def test_a_race_brings_its_own_metrics(config):
     cfg = race.read_config(config)
     cfg.test_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mDice'])
@@ -337,6 +425,7 @@ def test_a_base_that_is_not_there_is_named(tmp_path):
         (['--config', 'no.py'], 'There is no config file no.py'),
         (['--config', ROOT / CONFIGS['det']], 'MMSegmentation with a slot'),
         (['--show', '--out', 'no'], 'no holds no finished race'),
+        (['--out', TOOL], 'expected a folder, got'),
     ],
 )
 def test_what_is_not_there_is_named(arguments, words):

@@ -31,12 +31,17 @@ def test_data(cfg):
     dataset = copy.deepcopy(loader['dataset'])
     for number, leaf in enumerate(leaf_datasets(dataset)):
         leaf['pipeline'] = [functools.partial(dict, leaf=number)]
+    return build_data(cfg, 'test_dataloader', dataset)
+
+
+def build_data(cfg, loader, dataset=None):
+    """Build a loader's data set, or say in a sentence why it cannot be."""
     try:
         with scope_of(cfg):
-            return DATASETS.build(dataset)
+            return DATASETS.build(dataset or cfg[loader].dataset)
     except FAULTS as error:
         sys.exit(
-            f'{cfg.filename}: test_dataloader cannot be read: '
+            f'{cfg.filename}: {loader} cannot be read: '
             f'{type(error).__name__}, {error}'
         )
 

@@ -46,13 +46,11 @@ import numpy as np
 import published_tables as published
 import race_run
 import torch
-from ground_truth import test_data, test_items
+from ground_truth import build_data, test_data, test_items
 from images import make_folder, read_image, save
-from inference import build_model, legend_of, metainfo_of, scope_of
-from mmengine.config import DictAction
+from inference import build_model, legend_of, metainfo_of
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS
 from mmengine.runner import load_checkpoint
 from papers import UPSAMPLERS
 from race_run import PREDICTIONS, RESULT, digest, slots_of, weights_of, write
@@ -141,8 +139,9 @@ def config_of_run(cfg, upsampler, seed):
     # Tested once, after the last iteration.
     for name in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg[name] = None
-    hooks = cfg.setdefault('default_hooks', {})
-    keep = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    cfg.setdefault('default_hooks', {})
+    cfg.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    keep = cfg.default_hooks.checkpoint
     keep.pop('save_best', None)
     # One that is being written may be torn.
     keep.update(by_epoch=False, max_keep_ckpts=2)
@@ -176,8 +175,7 @@ def surroundings_of(cfg):
     modules = torch, np, cv2, mmengine, mmcv, mmseg, mmsapa
     data = {}
     for part in ('train', 'test'):
-        with scope_of(cfg):
-            dataset = DATASETS.build(cfg[f'{part}_dataloader'].dataset)
+        dataset = build_data(cfg, f'{part}_dataloader')
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
         data[part] = digest(json.dumps(sizes_of(infos)).encode())
     start = Path(cfg.get('load_from') or '')
@@ -409,8 +407,7 @@ def last_words(folder, code):
 
 def one_image(cfg):
     """The first test image, as a model gets it."""
-    with scope_of(cfg):
-        return pseudo_collate([DATASETS.build(cfg.test_dataloader.dataset)[0]])
+    return pseudo_collate([build_data(cfg, 'test_dataloader')[0]])
 
 
 def count(cfg):
@@ -605,9 +602,9 @@ def to_draw(paths):
 def race(args):
     out = Path(args.out)
     cfg = read_config(args.config, args.cfg_options)
+    make_folder(out)
     draw_scenes(cfg)
     check_data(cfg, 'train_dataloader', 'test_dataloader')
-    make_folder(out)
     allow_training_checkpoints()
     runs = [(name, seed) for seed in args.seeds for name in args.upsamplers]
     with lock(out) as keep:
