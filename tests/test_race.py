@@ -323,6 +323,13 @@ def test_what_a_race_needs_is_named(change, words, config):
         race.surroundings_of(race.read_config(config, change))
 
 
+@pytest.mark.parametrize('content', ['{"rows": [', '[]', '{}'])
+def test_what_is_no_result_is_named(content, tmp_path):
+    (tmp_path / 'race.json').write_text(content)
+    with pytest.raises(SystemExit, match='race.json is no result of a race'):
+        race.main(['--show', '--out', str(tmp_path)])
+
+
 def test_a_race_brings_its_own_metrics(config):
     cfg = race.read_config(config)
     cfg.test_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mDice'])

@@ -102,10 +102,10 @@ def label_map(cfg, info, pipeline=()):
     try:
         for load in loads:
             info = load(info)
-    except OSError as error:
+    except FAULTS as error:
         sys.exit(
             f'{path}: expected a label map (PNG), got what cannot be read: '
-            f'{error}'
+            f'{type(error).__name__}, {error}'
         )
     return info['gt_seg_map'], ''
 

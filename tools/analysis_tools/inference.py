@@ -4,6 +4,7 @@ import argparse
 import copy
 import pickle
 import sys
+from contextlib import suppress
 from types import NoneType
 
 import cv2
@@ -21,7 +22,7 @@ from mmsapa.visualization import Detections
 
 # What pipelines and models raise at images and settings that do not fit.
 FAULTS = (
-    *(AssertionError, AttributeError, LookupError, OSError),
+    *(AssertionError, AttributeError, ImportError, LookupError, OSError),
     *(RuntimeError, TypeError, ValueError, cv2.error),
 )
 
@@ -51,8 +52,11 @@ def build_model(cfg):
     model = dict(cfg.model)
     if cfg.get('data_preprocessor'):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with scope_of(cfg):
-        return revert_sync_batchnorm(MODELS.build(model)).eval()
+    try:
+        with scope_of(cfg):
+            return revert_sync_batchnorm(MODELS.build(model)).eval()
+    except FAULTS as error:
+        sys.exit(f'{cfg.filename}: its model cannot be built: {error}')
 
 
 def load_model(cfg, checkpoint, device, option):
@@ -121,15 +125,15 @@ def metainfo_of(cfg):
     """What the config's data say of classes, whether they are there or not.
 
     Returns:
-        dict: Of the first innermost data set; empty where there is none.
+        dict: Of the first innermost data set that can be built; empty where
+        there is none.
     """
     for name in ('test', 'val', 'train'):
         loader = cfg.get(f'{name}_dataloader') or {}
         for leaf in leaf_datasets(loader.get('dataset'))[:1]:
-            with scope_of(cfg):
-                return DATASETS.build(
-                    {**leaf, 'pipeline': [], 'lazy_init': True}
-                ).metainfo
+            lazy = {**leaf, 'pipeline': [], 'lazy_init': True}
+            with scope_of(cfg), suppress(*FAULTS):
+                return DATASETS.build(lazy).metainfo
     return {}
 
 
@@ -157,8 +161,11 @@ def test_pipelines(cfg):
                 'test_dataloader.dataset.pipeline, got none.'
             )
         found = [cfg.test_pipeline]
-    with scope_of(cfg):
-        return [Compose(pipeline) for pipeline in found]
+    try:
+        with scope_of(cfg):
+            return [Compose(pipeline) for pipeline in found]
+    except FAULTS as error:
+        sys.exit(f'{cfg.filename}: its test pipeline cannot be built: {error}')
 
 
 def loads_annotations(transform):

@@ -633,7 +633,10 @@ def show(args):
     path = Path(args.out, 'race.json')
     if not path.is_file():
         sys.exit(f'{args.out} holds no finished race: there is no {path}.')
-    print(render(json.loads(path.read_text()), args.format))
+    try:
+        print(render(json.loads(path.read_text()), args.format))
+    except (LookupError, TypeError, ValueError) as error:
+        sys.exit(f'{path} is no result of a race: {error!r}')
 
 
 def positive(text):

@@ -1,9 +1,5 @@
-"""What the tools draw is what test.py tests, whatever the config looks like.
+"""What the tools draw is what test.py tests, whatever the config looks like."""
 
-On models and scenes of test_compare.py, whose configs are written anew.
-"""
-
-# ruff: noqa: F811  fixtures are imported
 import json
 
 import cv2
@@ -15,87 +11,9 @@ from mmengine.hooks import Hook
 
 from mmsapa.runner import build_runner
 
-from .helpers import save_weights
-from .pure_python import write_pure_python
-from .test_compare import folder  # noqa: F401  a fixture, and sys.path
-
-import compare_models  # isort: skip
-import visualize_sapa  # isort: skip
-
-LIBRARIES = dict(seg='mmseg', det='mmdet')
-KINDS = pytest.mark.parametrize('kind', LIBRARIES)
-
-
-@pytest.fixture
-def write(folder, tmp_path, scope):
-    """Write a config again, as a function of it says."""
-
-    def write(kind, change):
-        scope(LIBRARIES[kind])
-        cfg = Config.fromfile(folder / f'{kind}.py')
-        change(cfg)
-        path = tmp_path / f'{kind}.py'
-        # As text, whose layout would take longer than all else.
-        path.write_text(
-            '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items())
-        )
-        return path
-
-    return write
-
-
-@pytest.fixture(autouse=True)
-def no_layout(monkeypatch):
-    """A runner's, that is."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
-@pytest.fixture
-def compare(folder, tmp_path, monkeypatch):
-    """Run the tool with the model with SAPA; returns what it draws."""
-    sheets = []
-    draw = compare_models.draw_comparison
-    monkeypatch.setattr(
-        compare_models,
-        'draw_comparison',
-        lambda *args: sheets.append(args) or draw(*args),
-    )
-
-    def compare(config, *words, checkpoint=None):
-        checkpoint = checkpoint or folder / f'{config.stem}_sapa.pth'
-        arguments = (
-            *(*words, '--model', config, checkpoint, '--score-thr', 0),
-            *('--device', 'cpu', '--out', tmp_path / 'sheet.png'),
-        )
-        compare_models.main([str(word) for word in arguments])
-        return sheets.pop()
-
-    return compare
-
-
-@pytest.fixture
-def visualize(folder, tmp_path, monkeypatch):
-    """Run the tool; returns the images that the models saw."""
-    seen = []
-    draw = visualize_sapa.draw_sapa_sheet
-    monkeypatch.setattr(
-        visualize_sapa,
-        'draw_sapa_sheet',
-        lambda recording, *args: (
-            seen.append(recording.image) or draw(recording, *args)
-        ),
-    )
-
-    def visualize(config, *words):
-        arguments = (
-            *(config, folder / f'{config.stem}_sapa.pth', *words),
-            *('--stages', 'upsamplers.0', '--device', 'cpu'),
-            *('--out', tmp_path / 'sheets'),
-        )
-        visualize_sapa.main([str(word) for word in arguments])
-        return seen
-
-    return visualize
+from ..helpers import save_weights
+from ..pure_python import write_pure_python
+from .conftest import KINDS, LIBRARIES
 
 
 def resized(dataset):
@@ -283,102 +201,6 @@ def test_label_maps_that_are_not_there_are_named(write, compare, capsys):
     rows, *_ = compare(write('seg', change), '--indices', 1)
     assert rows[0].truth is None
     assert '1 of 1: there is no ' in capsys.readouterr().out
-
-
-# ---- images that are none ---------------------------------------------------
-
-
-@pytest.fixture
-def mixed(folder, tmp_path):
-    """A folder with two images, and what only looks like one."""
-    place = tmp_path / 'mixed'
-    (place / '.thumbnails').mkdir(parents=True)
-    (place / 'dir.jpg').mkdir()
-    image = (folder / 'images/a.png').read_bytes()
-    for name in ('good.png', 'more.png', '.thumbnails/x.png'):
-        (place / name).write_bytes(image)
-    (place / '._good.png').write_bytes(b'\0\5\x16\7resource fork')
-    (place / 'empty.jpg').touch()
-    (place / 'text.jpg').write_text('<html>Not found</html>')
-    (place / 'gone.jpg').symlink_to(place / 'nowhere.jpg')
-    # No model takes it.
-    cv2.imwrite(str(place / 'tiny.png'), np.zeros((1, 1, 3), np.uint8))
-    return place
-
-
-LEFT_OUT = (
-    *('._good.png is hidden', '.thumbnails/x.png is hidden'),
-    *('empty.jpg: expected an image', 'text.jpg: expected an image'),
-    *('gone.jpg: expected an image', 'cannot take'),
-)
-
-
-def test_what_is_no_image_is_left_out_and_named(
-    write, mixed, compare, visualize, capsys
-):
-    path = write('seg', lambda cfg: None)
-    rows, *_ = compare(path, mixed)
-    assert [row.name for row in rows] == ['good', 'more']
-    for said in (capsys.readouterr().out, None):
-        said = said or (visualize(path, mixed), capsys.readouterr().out)[1]
-        assert 'Left out (6):' in said
-        assert all(words in said for words in LEFT_OUT)
-
-
-def test_where_there_is_no_image_at_all_it_ends(
-    write, mixed, compare, visualize
-):
-    path = write('seg', lambda cfg: None)
-    for name in ('good.png', 'more.png'):
-        (mixed / name).unlink()
-    for tool in (compare, visualize):
-        with pytest.raises(SystemExit, match='nothing to draw. Left out .6.:'):
-            tool(path, mixed)
-
-
-@pytest.mark.parametrize('name', ['text.jpg', 'empty.jpg', '._good.png'])
-def test_what_was_named_and_is_no_image_ends_the_run(
-    name, write, mixed, compare, visualize
-):
-    path = write('seg', lambda cfg: None)
-    for tool in (compare, visualize):
-        with pytest.raises(SystemExit, match=f'{name}: expected an image'):
-            tool(path, mixed / name, mixed)
-
-
-# ---- what a user may get wrong ----------------------------------------------
-
-
-def test_devices_that_are_not_there_are_named(write, compare, capsys):
-    path = write('seg', lambda cfg: None)
-    for tool, first in (
-        (compare_models, ('--model', path, 'x.pth')),
-        (visualize_sapa, (path, 'x.pth', 'x.png')),
-    ):
-        for device in ('gpu', 'cuda:77', 'meta'):
-            with pytest.raises(SystemExit):
-                tool.main([*map(str, first), '--device', device])
-            said = capsys.readouterr().err
-            assert 'expected a device of this machine such as cpu' in said
-            assert f'got {device}: ' in said
-
-
-def test_settings_and_places_are_checked(write, compare, visualize, folder):
-    path, image = write('seg', lambda cfg: None), folder / 'images/a.png'
-    for word, words in (
-        ('=3', 'expected KEY=VALUE after the checkpoint, got =3'),
-        ('a=[1,(2]', 'a=.*: Imbalanced brackets'),
-    ):
-        with pytest.raises(SystemExit, match=words):
-            compare_models.main(['--model', str(path), 'a.pth', word])
-    pair = str(path), str(folder / 'seg_sapa.pth')
-    for tool, words in (
-        (compare_models, [str(image), '--model', *pair]),
-        (visualize_sapa, [*pair, str(image)]),
-    ):
-        for out in (path, path / 'sheet.png'):  # it is a file
-            with pytest.raises(SystemExit, match='expected a folder, got'):
-                tool.main([*words, '--device', 'cpu', '--out', str(out)])
 
 
 # ---- binary segmentation ----------------------------------------------------
