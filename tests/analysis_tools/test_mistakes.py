@@ -146,3 +146,16 @@ def test_what_cannot_be_built_is_named(change, words, write, compare, folder):
     path = write('seg', lambda cfg: cfg.merge_from_dict(change))
     with pytest.raises(SystemExit, match=words):
         compare(path, folder / 'images/a.png')
+
+
+def test_data_of_other_classes_is_named(write, compare, folder):
+    def change(cfg):
+        metainfo = cfg.test_dataloader.dataset.metainfo
+        metainfo.classes = metainfo.classes[::-1]
+
+    path = write('seg', change)
+    with pytest.raises(SystemExit, match='ground, disc, .* got spiral, bar'):
+        compare(path)
+    # Of no truth nothing is known but by the checkpoint.
+    _, _, classes, *_ = compare(path, folder / 'images/a.png')
+    assert classes[0] == 'ground'

@@ -1,4 +1,4 @@
-"""What the tools draw is what test.py tests, whatever the config looks like."""
+"""What the tools draw is what test.py tests, whatever the config is like."""
 
 import json
 
@@ -93,6 +93,21 @@ def test_what_is_drawn_is_what_is_tested(
     )
     assert (rows[0].image == rows[4].image).all()
     assert first.shape != last.shape or (first != last).any()
+
+
+def test_the_preprocessor_may_stand_outside_of_the_model(
+    write, compare, folder, tmp_path
+):
+    def change(cfg):
+        cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+        cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+
+    path = write('seg', change)
+    ((row,), *_) = compare(path, '--indices', 0)
+    sample, _ = run_test(path, folder / 'seg_sapa.pth', tmp_path)
+    (prediction,) = row.predictions.values()
+    expected = sample.pred_sem_seg.data[0].numpy()
+    np.testing.assert_array_equal(prediction, expected)
 
 
 @KINDS
@@ -211,19 +226,21 @@ def test_binary_segmentors_are_drawn(count, write, compare, folder, tmp_path):
     """One channel and a threshold predict floats, 0 and 1."""
     names = ('crack',) if count == 1 else ('ground', 'crack')
 
+    palette = [[9, 9, 9], [250, 0, 0]][-count:]
+    meta = dict(classes=names, palette=palette)
+
     def change(cfg):
         cfg.model.decode_head.update(
             num_classes=count, out_channels=1, threshold=0.5
         )
         cfg.model.decode_head.loss_decode.update(use_sigmoid=True)
-        cfg.test_dataloader.dataset.reduce_zero_label = False
+        cfg.test_dataloader.dataset.update(
+            reduce_zero_label=False, metainfo=meta
+        )
 
     path = write('seg', change)
     checkpoint = tmp_path / 'binary.pth'
-    palette = [[9, 9, 9], [250, 0, 0]][-count:]
-    save_weights(
-        checkpoint, path, dataset_meta=dict(classes=names, palette=palette)
-    )
+    save_weights(checkpoint, path, dataset_meta=meta)
     truth = np.zeros((67, 45), np.uint8)
     truth[:20] = 1
     cv2.imwrite(str(tmp_path / 'a.png'), truth)

@@ -4,7 +4,9 @@ r"""Draw what several models make of the same images, side by side.
         --model CONFIG CHECKPOINT --model CONFIG CHECKPOINT ...
 
 Segmentors of MMSegmentation or detectors of MMDetection. Without images, some
-of the first config's test data are drawn, with their truth. A model may bring
+of the first config's test data are drawn, with their truth. Each model reads
+images by the pipeline of its own test_dataloader, as tools/test.py does. What is
+no image in a folder is left out, and named at the end. A model may bring
 settings of its own, so that one config serves for several operators:
 
     --model CONFIG CHECKPOINT model.decode_head.upsample_cfg.variant=B
@@ -139,6 +141,18 @@ def check_classes(models):
             )
 
 
+def check_truth(cfg, items, model):
+    """Stop if the ground truth has other classes than the models."""
+    known = tuple(metainfo_of(cfg).get('classes') or ())
+    classes = tuple(model.dataset_meta['classes'])
+    if known not in ((), classes) and any(x.truth is not None for x in items):
+        sys.exit(
+            f'Expected the classes of the models, {some(classes)}, in the '
+            f'data of {cfg.filename} too, got {some(known)}; name the config '
+            'that was trained, or images without --truth.'
+        )
+
+
 def some(words):
     more = f', … ({len(words)})' if len(words) > 4 else ''
     return ', '.join(map(str, words[:4])) + more
@@ -253,6 +267,7 @@ def run(args):
     }
     check_classes(models)
     model = next(iter(models.values()))
+    check_truth(cfg, items, model)
     rows = compare(items, models, args, skipped)
     if single:
         rows = list(rows)

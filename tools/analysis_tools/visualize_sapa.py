@@ -5,7 +5,8 @@
 For each image a sheet with two rows a stage: encoder and decoder feature,
 what SAPA, bilinear and nearest interpolation make of the latter, and SAPA's
 kernels (the supplement's Fig. S4). Images may have any size, and segmentors
-take them as a whole; folders are searched for images.
+take them as a whole, by the pipeline of the config's test_dataloader; folders
+are searched for images, and what is none there is named at the end.
 """
 
 import argparse
