@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 
 from mmsapa.demo_data import make_dataset
 
-from .helpers import CONFIGS, ROOT, SMALL, start, wait_for_note
+from .helpers import CONFIGS, ROOT, SMALL, finish, start, wait_for_note
 from .pure_python import write_pure_python
 
 pytest.importorskip('mmseg')

@@ -5,8 +5,8 @@ r"""Draw what several models make of the same images, side by side.
 
 Segmentors of MMSegmentation or detectors of MMDetection. Without images, some
 of the first config's test data are drawn, with their truth. Each model reads
-images by the pipeline of its own test_dataloader, as tools/test.py does. What is
-no image in a folder is left out, and named at the end. A model may bring
+images by the pipeline of its own test_dataloader, as tools/test.py does; what
+is no image in a folder is left out, and named at the end. A model may bring
 settings of its own, so that one config serves for several operators:
 
     --model CONFIG CHECKPOINT model.decode_head.upsample_cfg.variant=B
@@ -88,14 +88,19 @@ def read_models(args):
 
 def settings_of(words):
     """Settings of one model, as ``--cfg-options`` has them."""
+    settings = {}
     for word in words:
-        if not word.partition('=')[0] or '=' not in word:
+        key, sign, value = word.partition('=')
+        if not (key and sign):
             sys.exit(
                 f'--model: expected KEY=VALUE after the checkpoint, got '
                 f'{word}; images go before the first --model.'
             )
-    pairs = (word.split('=', 1) for word in words)
-    return {k: DictAction._parse_iterable(v) for k, v in pairs}
+        try:
+            settings[key] = DictAction._parse_iterable(value)
+        except AssertionError as error:  # brackets that are not closed
+            sys.exit(f'--model: {word}: {error}')
+    return settings
 
 
 def name_of(cfg):

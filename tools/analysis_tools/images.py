@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import sys
-import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import cv2
 import mmcv
 import numpy as np
 
+from mmsapa.checkpoint import shorten
 from mmsapa.visualization import Detections
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
@@ -159,8 +159,3 @@ def save(figure, path):
         figure.savefig(path, pil_kwargs=dict(optimize=True))
     except OSError as error:
         sys.exit(f'{path} cannot be written: {error}.')
-
-
-def shorten(message):
-    """Make one short line of a message."""
-    return textwrap.shorten(str(message), 160, placeholder=' …')

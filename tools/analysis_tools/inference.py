@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import pickle
 import sys
 from contextlib import suppress
 from types import NoneType
@@ -10,13 +9,12 @@ from types import NoneType
 import cv2
 import numpy as np
 import torch
-from images import Unusable, read_image, shorten
+from images import Unusable, read_image
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
 
-from mmsapa.checkpoint import allow_training_checkpoints
+from mmsapa.checkpoint import CheckpointError, load_weights, shorten
 from mmsapa.config import leaf_datasets, library_of
 from mmsapa.visualization import Detections
 
@@ -73,12 +71,13 @@ def load_model(cfg, checkpoint, device, option):
         what checkpoint and config know of the classes.
     """
     model = build_model(cfg)
-    loaded = load_weights(
-        model,
-        checkpoint,
-        cfg.filename,
-        f'Name the config that it was trained with, or its settings {option}.',
+    advice = (
+        f'Name the config that it was trained with, or its settings {option}.'
     )
+    try:
+        loaded = load_weights(model, checkpoint, cfg.filename, advice)
+    except CheckpointError as error:
+        sys.exit(str(error))
     meta = loaded.get('meta') or {}
     model.dataset_meta = dict(meta.get('dataset_meta') or {})
     if not {'classes', 'palette'} <= model.dataset_meta.keys():
@@ -86,39 +85,6 @@ def load_model(cfg, checkpoint, device, option):
     model.cfg = cfg
     model.pipelines = test_pipelines(cfg)
     return model.to(device)
-
-
-def load_weights(model, checkpoint, what, advice):
-    """Load all weights of a model, or say in a sentence why not.
-
-    Weights that are not there would be random ones, and what such a model
-    predicts says nothing about its operator.
-
-    Args:
-        model (nn.Module): Takes the weights.
-        checkpoint (str): File or address.
-        what (str): The model, in words.
-        advice (str): A sentence for whom the checkpoint does not fit.
-
-    Returns:
-        dict: The checkpoint.
-    """
-    allow_training_checkpoints()
-    try:
-        return load_checkpoint(
-            model, checkpoint, map_location='cpu', strict=True
-        )
-    except (EOFError, KeyError, pickle.UnpicklingError) as error:
-        sys.exit(
-            f'{checkpoint}: expected a checkpoint of PyTorch, got what cannot '
-            f'be read: {type(error).__name__}, {shorten(error)}'
-        )
-    except RuntimeError as error:
-        # The first line only says that something is wrong.
-        reason = str(error).partition('\n')[2] or error
-        sys.exit(
-            f'{checkpoint} does not fit {what}: {shorten(reason)} {advice}'
-        )
 
 
 def metainfo_of(cfg):

@@ -58,10 +58,11 @@ from race_table import render
 from tqdm import tqdm
 
 import mmsapa
-from mmsapa.checkpoint import allow_training_checkpoints
+from mmsapa.checkpoint import CheckpointError, allow_training_checkpoints
 from mmsapa.config import leaf_datasets, library_of
 from mmsapa.demo_data import make_dataset
 from mmsapa.runner import (
+    KeyValues,
     check_checkpoint,
     check_data,
     command_line,
@@ -287,7 +288,10 @@ def prepare(out, cfg, runs, redo):
         )
     if cfg.get('load_from'):
         # What does not fit is found before any work.
-        race_run.start_of(next(iter(configs.values())))
+        try:
+            race_run.start_of(next(iter(configs.values())))
+        except CheckpointError as error:
+            sys.exit(str(error))
     for folder in others:
         print(f'{folder}: was made otherwise, runs anew.')
     for folder, config in configs.items():
@@ -693,7 +697,7 @@ def parse_args(argv):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='settings that replace those of the config',
     )

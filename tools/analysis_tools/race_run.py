@@ -18,16 +18,17 @@ from types import NoneType
 import measure
 import numpy as np
 import torch
-from inference import build_model, load_weights
+from inference import build_model
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 
-from mmsapa.checkpoint import find_last_checkpoint
+from mmsapa.checkpoint import find_last_checkpoint, load_weights
 from mmsapa.config import library_of
-from mmsapa.runner import build_runner, interruptible, prepare_test
+from mmsapa.runner import build_runner, interruptible
+from mmsapa.test_options import prepare_test
 from mmsapa.upsamplers.slot import SlotMixin
 
 # What a run's folder holds, besides mmengine's logs and checkpoints.

@@ -24,12 +24,16 @@ from images import (
     tell,
 )
 from inference import device_of, infer, load_model
-from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
 from mmsapa.config import library_of
-from mmsapa.runner import check_checkpoint, interruptible, load_config
+from mmsapa.runner import (
+    KeyValues,
+    check_checkpoint,
+    interruptible,
+    load_config,
+)
 from mmsapa.visualization import draw_sapa_sheet, find_stages, record
 
 
@@ -141,7 +145,7 @@ def parse_args(argv):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='settings that replace those of the config',
     )
