@@ -29,7 +29,7 @@ from mmsapa.checkpoint import find_last_checkpoint, load_weights
 from mmsapa.config import library_of
 from mmsapa.runner import build_runner, interruptible
 from mmsapa.test_options import prepare_test
-from mmsapa.upsamplers.slot import SlotMixin
+from mmsapa.upsamplers import SlotMixin
 
 # What a run's folder holds, besides mmengine's logs and checkpoints.
 CONFIG, RESULT, PREDICTIONS = 'config.py', 'result.json', 'predictions'
