@@ -13,41 +13,78 @@
 
 namespace mmsapa {
 
+// Of a window's side in query pixels: it bounds the kernels' scratch, and no
+// product of sizes within it can overflow.
+constexpr int64_t kMaxWindow = 512;
+
+// What kernels may read: a storage can be made smaller under its tensors.
+inline void check_memory(const at::Tensor& tensor, const char* role) {
+  TORCH_CHECK(tensor.defined() && tensor.layout() == at::kStrided, "expected ",
+              role, " as a dense tensor");
+  if (tensor.numel() == 0) return;
+  int64_t last = tensor.storage_offset();
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    last += (tensor.size(d) - 1) * tensor.stride(d);
+  const auto bytes = static_cast<int64_t>(tensor.storage().nbytes());
+  TORCH_CHECK(last < bytes / tensor.element_size(), "expected ", role,
+              " with a storage of all its numbers, got one of ", bytes,
+              " bytes for ", tensor.sizes());
+}
+
+inline void check_map(const at::Tensor& map, const char* role) {
+  check_memory(map, role);
+  TORCH_CHECK(map.dim() == 4, "expected ", role, " of 4 dimensions, got ",
+              map.sizes());
+  const auto dtype = map.scalar_type();
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble ||
+                  dtype == at::kHalf || dtype == at::kBFloat16,
+              "expected ", role,
+              " of float32, float64, float16 or bfloat16, got ", dtype);
+}
+
+// A tensor of these sizes, and otherwise like another.
+inline void check_like(const at::Tensor& tensor, const at::Tensor& like,
+                       at::IntArrayRef sizes, const char* role) {
+  check_memory(tensor, role);
+  TORCH_CHECK(tensor.sizes() == sizes, "expected ", role, " of size ", sizes,
+              ", got ", tensor.sizes());
+  TORCH_CHECK(tensor.device() == like.device() &&
+                  tensor.scalar_type() == like.scalar_type(),
+              "expected ", role, " of ", like.toString(), " on ",
+              like.device(), ", got ", tensor.toString(), " on ",
+              tensor.device());
+}
+
+// Cells that have a query along one side.
+inline int64_t cells(int64_t queries, int64_t scale_factor) {
+  return queries == 0 ? 0 : (queries - 1) / scale_factor + 1;
+}
+
 // query [N, E, Hq, Wq], key [N, E, H, W], value [N, C, H, W] or none.
 inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
                            const std::optional<at::Tensor>& value,
                            int64_t kernel_size, int64_t scale_factor) {
-  TORCH_CHECK(query.dim() == 4 && key.dim() == 4,
-              "expected query and key of 4 dimensions, got ", query.sizes(),
-              " and ", key.sizes());
+  check_map(query, "query");
+  check_map(key, "key");
   TORCH_CHECK(kernel_size > 0 && kernel_size % 2 == 1,
               "expected an odd kernel_size, got ", kernel_size);
   TORCH_CHECK(scale_factor > 0, "expected a positive scale_factor, got ",
               scale_factor);
+  TORCH_CHECK(kernel_size <= kMaxWindow && scale_factor <= kMaxWindow &&
+                  kernel_size * scale_factor <= kMaxWindow,
+              "expected kernel_size * scale_factor <= ", kMaxWindow, ", got ",
+              kernel_size, " * ", scale_factor);
   const int64_t height = key.size(2), width = key.size(3);
-  TORCH_CHECK(query.size(0) == key.size(0) && query.size(1) == key.size(1),
-              "expected query and key of one batch and embedding, got ",
-              query.sizes(), " and ", key.sizes());
-  for (const int64_t d : {2, 3}) {
-    TORCH_CHECK(query.size(d) > (key.size(d) - 1) * scale_factor &&
-                    query.size(d) <= key.size(d) * scale_factor,
-                "expected a query of scale_factor ", scale_factor,
-                " times the key's size, got ", query.sizes(), " and ",
-                key.sizes());
-  }
-  TORCH_CHECK(query.device() == key.device() &&
-                  query.scalar_type() == key.scalar_type(),
-              "expected query and key of one device and dtype, got ",
-              query.toString(), " and ", key.toString());
+  check_like(key, query, {query.size(0), query.size(1), height, width}, "key");
+  TORCH_CHECK(cells(query.size(2), scale_factor) == height &&
+                  cells(query.size(3), scale_factor) == width,
+              "expected a query of scale_factor ", scale_factor,
+              " times the key's size, got ", query.sizes(), " and ",
+              key.sizes());
   if (value) {
-    TORCH_CHECK(value->dim() == 4 && value->size(0) == key.size(0) &&
-                    value->size(2) == height && value->size(3) == width,
-                "expected a value of the key's batch and size, got ",
-                value->sizes(), " and ", key.sizes());
-    TORCH_CHECK(value->device() == key.device() &&
-                    value->scalar_type() == key.scalar_type(),
-                "expected key and value of one device and dtype, got ",
-                key.toString(), " and ", value->toString());
+    check_map(*value, "value");
+    check_like(*value, query, {key.size(0), value->size(1), height, width},
+               "value");
   }
   return {query.size(0), query.size(1), value ? value->size(1) : 0,
           height,        width,         query.size(2),
@@ -58,29 +95,35 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
 inline NormProjectShape checked_norm_project(const at::Tensor& x,
                                              const at::Tensor& weight,
                                              const at::Tensor& bias) {
-  TORCH_CHECK(x.dim() == 4 && x.size(1) > 0,
-              "expected x of 4 dimensions with channels, got ", x.sizes());
-  TORCH_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1) &&
-                  bias.dim() == 1 && bias.size(0) == weight.size(0),
-              "expected a weight [E, C] and a bias [E] for x ", x.sizes(),
-              ", got ", weight.sizes(), " and ", bias.sizes());
+  check_map(x, "x");
+  check_memory(weight, "weight");
+  TORCH_CHECK(x.size(1) > 0, "expected x with channels, got ", x.sizes());
+  TORCH_CHECK(weight.dim() == 2 && weight.size(1) == x.size(1),
+              "expected a weight [E, C] for x ", x.sizes(), ", got ",
+              weight.sizes());
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  TORCH_CHECK(weight.scalar_type() == dtype && bias.scalar_type() == dtype &&
-                  weight.device() == x.device() && bias.device() == x.device(),
-              "expected weight and bias of ", dtype, " beside x, got ",
-              weight.toString(), ", ", bias.toString(), " and ", x.toString());
-  return {x.size(0), x.size(1), weight.size(0), x.size(2) * x.size(3)};
+  TORCH_CHECK(weight.scalar_type() == dtype && weight.device() == x.device(),
+              "expected a weight of ", dtype, " beside x, got ",
+              weight.toString(), " and ", x.toString());
+  check_like(bias, weight, {weight.size(0)}, "bias");
+  // Sizes of a map that is empty may have any product.
+  return {x.size(0), x.size(1), weight.size(0),
+          x.numel() == 0 ? 0 : x.size(2) * x.size(3)};
 }
 
-// What flows back into a result of these sizes.
-inline void check_gradient(const at::Tensor& grad, const at::Tensor& like,
-                           at::IntArrayRef sizes) {
-  TORCH_CHECK(grad.sizes() == sizes, "expected a gradient of size ", sizes,
-              ", got ", grad.sizes());
-  TORCH_CHECK(grad.device() == like.device() &&
-                  grad.scalar_type() == like.scalar_type(),
-              "expected a gradient of the input's device and dtype, got ",
-              grad.toString(), " and ", like.toString());
+inline void check_eps(double eps) {
+  TORCH_CHECK(eps >= 0, "expected eps >= 0, got ", eps);
+}
+
+// What norm_project has made of x, and what flows back into it.
+inline void check_projected(const at::Tensor& grad, const at::Tensor& x,
+                            const at::Tensor& weight, const at::Tensor& out,
+                            const at::Tensor& mean, const at::Tensor& rstd) {
+  const int64_t n = x.size(0), h = x.size(2), w = x.size(3);
+  check_like(grad, x, {n, weight.size(0), h, w}, "a gradient");
+  check_like(out, x, {n, weight.size(0), h, w}, "out");
+  check_like(mean, weight, {n, 1, h, w}, "mean");
+  check_like(rstd, weight, {n, 1, h, w}, "rstd");
 }
 
 }  // namespace mmsapa

@@ -108,7 +108,8 @@ class PixelTiling {
   template <typename A>
   static PixelTiling of(const NormProjectShape& s, A) {
     const int64_t fit = kStagedBytes / (s.channels * sizeof(A));
-    const int64_t most = round_up(std::min(kMaxPixels, fit), kPanel<A>);
+    const int64_t most =
+        round_up(std::clamp<int64_t>(fit, 1, kMaxPixels), kPanel<A>);
     const int64_t across = std::max<int64_t>(1, (s.pixels + most - 1) / most);
     return PixelTiling(s,
                        round_up((s.pixels + across - 1) / across, kPanel<A>));
@@ -199,6 +200,28 @@ void stage(const NormProjectShape& s, const PixelTile& tile,
   }
 }
 
+// What overflows squares or is no number at all comes out as a definition
+// says it that takes no short cuts: pixel `at` of a tile, in its panel.
+//
+// Normalises the pixel in place, and returns mean and 1 / sigma.
+template <typename A, typename T>
+std::pair<A, A> normalize(const NormProjectShape& s,
+                          const T* x /* [C, P], of the pixel */, A eps,
+                          A* column /* [C][kPanel], of the pixel */) {
+  double mean = 0, variance = 0;
+  for (int64_t c = 0; c < s.channels; ++c)
+    mean += static_cast<double>(x[c * s.pixels]) / s.channels;
+  for (int64_t c = 0; c < s.channels; ++c) {
+    const double y = static_cast<double>(x[c * s.pixels]) - mean;
+    variance += y * y / s.channels;
+  }
+  const A rstd = A(1) / std::sqrt(static_cast<A>(variance) + eps);
+  for (int64_t c = 0; c < s.channels; ++c)
+    column[c * kPanel<A>] =
+        (static_cast<A>(x[c * s.pixels]) - static_cast<A>(mean)) * rstd;
+  return {static_cast<A>(mean), rstd};
+}
+
 template <typename T, typename A>
 void norm_project(const NormProjectShape& s, const T* x, const A* weight,
                   const A* bias, double eps, T* out, A* mean, A* rstd) {
@@ -218,7 +241,7 @@ void norm_project(const NormProjectShape& s, const T* x, const A* weight,
       const T* shifts = x + tile.image * s.channels * s.pixels + tile.begin;
       const int64_t first = tile.image * s.pixels + tile.begin;
       for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
-        const A* panel = panels.get() + j * s.channels;
+        A* panel = panels.get() + j * s.channels;
         Vec<A> scale[kVectors];
         for (int v = 0; v < kVectors; ++v) {
           const int64_t at = j + v * kLanes, rest = tile.size - at;
@@ -231,6 +254,13 @@ void norm_project(const NormProjectShape& s, const T* x, const A* weight,
           store_as<A>(mean + first + at,
                       centre + load_as<A>(shifts + at, rest), rest);
           store_as<A>(rstd + first + at, scale[v], rest);
+          for (int64_t l = 0; l < std::min(kLanes, rest); ++l) {
+            if (scale[v][l] > 0 && std::isfinite(scale[v][l])) continue;
+            std::tie(mean[first + at + l], rstd[first + at + l]) =
+                normalize<A>(s, shifts + at + l, A(eps),
+                             panel + v * kLanes + l);
+            scale[v][l] = 1;
+          }
         }
         T* to = out + tile.image * s.outputs * s.pixels + tile.begin + j;
         multiply<A>(
@@ -248,6 +278,24 @@ void norm_project(const NormProjectShape& s, const T* x, const A* weight,
       }
     }
   });
+}
+
+// Of one pixel: sum_e grad (out - bias), where the bias is no number or `out`
+// had no room for the sum. NaN where grad is not finite, for then the mean's
+// gradient is none.
+template <typename A>
+A factor_without_out(const NormProjectShape& s, const A* weight /* [E, C] */,
+                     const A* scaled /* [E][kPanel] */,
+                     const A* centred /* [C][kPanel] */) {
+  A factor = 0, total = 0;
+  for (int64_t c = 0; c < s.channels; ++c) {
+    A product = 0;
+    for (int64_t e = 0; e < s.outputs; ++e)
+      product += weight[e * s.channels + c] * scaled[e * kPanel<A>];
+    factor += product * centred[c * kPanel<A>];
+    total += product;
+  }
+  return factor + (total - total);
 }
 
 // With W centred, z = W x, out = rstd z + bias, for every pixel:
@@ -304,6 +352,11 @@ void norm_project_backward(const NormProjectShape& s, const T* grad,
                        weights.get() + part * rows * cols);
         if (!grad_x) continue;
         for (int64_t j = 0; j < tile.size; j += kPanel<A>) {
+          for (int64_t l = j; l < std::min(j + kPanel<A>, tile.size); ++l)
+            if (!std::isfinite(factors.get()[l]))
+              factors.get()[l] = factor_without_out<A>(
+                  s, weight, scaled.get() + in_panels<A>(rows, 0, l),
+                  centred.get() + in_panels<A>(cols, 0, l));
           Vec<A> factor[kVectors];
           for (int v = 0; v < kVectors; ++v) {
             const int64_t at = j + v * kLanes;

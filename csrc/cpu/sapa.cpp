@@ -31,6 +31,12 @@ const cpu::Kernels<T>& kernels() {
   return cpu::baseline::table<T>();
 }
 
+// Without value channels the weights' NaN still show in a gradient.
+bool has_gradients(const Shape& s) {
+  return s.batch != 0 && s.embed + s.channels != 0 && s.query_height != 0 &&
+         s.query_width != 0;
+}
+
 // A gradient of the size of `like`, to be written; empty where it is not
 // wanted, and zero where nothing flows into it.
 at::Tensor gradient(const at::Tensor& like, bool wanted, bool written) {
@@ -70,15 +76,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     std::array<bool, 3> mask) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
-  check_gradient(
+  check_like(
       grad, query,
-      {shape.batch, shape.channels, shape.query_height, shape.query_width});
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      "a gradient");
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous(), v = value.contiguous();
-  auto grad_query = gradient(query, mask[0], g.numel() != 0);
-  auto grad_key = gradient(key, mask[1], g.numel() != 0);
-  auto grad_value = gradient(value, mask[2], g.numel() != 0);
-  if (g.numel() != 0) {
+  auto grad_query = gradient(query, mask[0], has_gradients(shape));
+  auto grad_key = gradient(key, mask[1], has_gradients(shape));
+  auto grad_value = gradient(value, mask[2], has_gradients(shape));
+  if (has_gradients(shape)) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_upsample_backward",
         [&] {
@@ -117,14 +124,15 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
     int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
   const Shape shape =
       checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  check_gradient(
+  check_like(
       grad, query,
-      {shape.batch, shape.window(), shape.query_height, shape.query_width});
+      {shape.batch, shape.window(), shape.query_height, shape.query_width},
+      "a gradient");
   const auto g = grad.contiguous(), q = query.contiguous(),
              k = key.contiguous();
-  auto grad_query = gradient(query, mask[0], g.numel() != 0);
-  auto grad_key = gradient(key, mask[1], g.numel() != 0);
-  if (g.numel() != 0) {
+  auto grad_query = gradient(query, mask[0], has_gradients(shape));
+  auto grad_key = gradient(key, mask[1], has_gradients(shape));
+  if (has_gradients(shape)) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_kernels_backward",
         [&] {
@@ -142,6 +150,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
     double eps) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  check_eps(eps);
   const auto map = x.contiguous(), w = weight.contiguous(),
              b = bias.contiguous();
   auto out = at::empty({shape.batch, shape.outputs, x.size(2), x.size(3)},
@@ -165,15 +174,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
     const at::Tensor& bias, const at::Tensor& out, const at::Tensor& mean,
     const at::Tensor& rstd, std::array<bool, 3> mask) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
-  check_gradient(grad, x, {shape.batch, shape.outputs, x.size(2), x.size(3)});
-  TORCH_CHECK(out.sizes() == grad.sizes() &&
-                  out.scalar_type() == x.scalar_type() &&
-                  mean.numel() == shape.batch * shape.pixels &&
-                  rstd.sizes() == mean.sizes() &&
-                  mean.scalar_type() == weight.scalar_type() &&
-                  rstd.scalar_type() == weight.scalar_type(),
-              "expected out, mean and rstd as norm_project gives them, got ",
-              out.sizes(), ", ", mean.sizes(), " and ", rstd.sizes());
+  check_projected(grad, x, weight, out, mean, rstd);
   const auto g = grad.contiguous(), map = x.contiguous(),
              w = weight.contiguous(), b = bias.contiguous(),
              o = out.contiguous(), m = mean.contiguous(),

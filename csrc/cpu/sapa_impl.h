@@ -367,6 +367,24 @@ void softmax_backward(const Shape& s, Scores<A> weights, Scores<A> grads,
     }
 }
 
+// Zeros for the queries that a row of cells does not have, of `stride` cells.
+// Theirs are made of zeros: that is a number only where the keys are.
+template <typename A>
+void clear_absent(const Shape& s, int64_t row, int64_t col, int64_t cols,
+                  Scores<A> scores) {
+  for (int64_t a = 0; a < s.scale; ++a) {
+    const QueryRow queries(s, row, a, col, cols);
+    for (int64_t b = 0; b < s.scale; ++b) {
+      const int64_t present =
+          queries.size > b ? (queries.size - b - 1) / s.scale + 1 : 0;
+      const int64_t rest = round_up(cols, Vector<A>::kLanes) - present;
+      A* phase = scores.data + (a * s.scale + b) * s.window() * scores.stride;
+      for (int64_t o = 0; o < s.window() && rest > 0; ++o)
+        std::fill_n(phase + o * scores.stride + present, rest, A(0));
+    }
+  }
+}
+
 // ---- a tile ---------------------------------------------------------------
 
 // What one thread needs to work on tiles of up to `cols` columns.
@@ -643,13 +661,19 @@ void backward_of_image(const Shape& s, int64_t image, const T* grad,
             std::fill_n(d.data + y * row_stride + o * width, tile_cols, A(0));
           }
         worker.score(tile, query, key, s.embed, p, row_stride);
-        for (int64_t y = 0; y < tile.rows; ++y)
-          softmax<A>(s, {p.data + y * row_stride, width}, tile.cols);
+        for (int64_t y = 0; y < tile.rows; ++y) {
+          const Scores<A> scores{p.data + y * row_stride, width};
+          softmax<A>(s, scores, tile.cols);
+          clear_absent(s, tile.row + y, tile.col, tile.cols, scores);
+        }
         if (!scores_wanted) continue;
         grad_of_weights(worker, tile, d, row_stride);
-        for (int64_t y = 0; y < tile.rows; ++y)
-          softmax_backward<A>(s, {p.data + y * row_stride, width},
-                              {d.data + y * row_stride, width}, tile.cols);
+        for (int64_t y = 0; y < tile.rows; ++y) {
+          const Scores<A> scores{d.data + y * row_stride, width};
+          softmax_backward<A>(s, {p.data + y * row_stride, width}, scores,
+                              tile.cols);
+          clear_absent(s, tile.row + y, tile.col, tile.cols, scores);
+        }
         if (grad_query)
           worker.weighted_sum(tile, d, row_stride, key, s.embed, grad_query);
       }

@@ -217,36 +217,48 @@ inline Vec<A> sums_of(const Vec<A>* x) {
 
 // ---- e^x ------------------------------------------------------------------
 
-// e^x for x <= 0, to an ulp or two: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by
-// its Taylor series, and 2^n added to the exponent's bits.
+// e^x for x <= 0, to an ulp or two, and NaN for NaN: x = n ln 2 + r, |r| <=
+// ln 2 / 2, e^r by its Taylor series, times 2^n. As 2^n need not be a normal
+// number, it is 2^(n + kSmall) times 2^-kSmall.
 template <typename A>
 inline Vec<A> exp_nonpositive(Vec<A> x) {
   constexpr bool kFloat = sizeof(A) == 4;
-  constexpr A kLowest = kFloat ? -87 : -708;  // e^x is still a normal number
+  constexpr A kLowest = kFloat ? -104 : -745.14;  // below it e^x is 0
   constexpr A kLog2e = 1.442695040888963407;
   // ln 2 in two parts: n times the first is exact.
   constexpr A kLn2High = kFloat ? 0.693145751953125 : 0.693147180369123816490;
   constexpr A kLn2Low =
       kFloat ? 1.42860682030941723212e-6 : 1.90821492927058770002e-10;
-  // Adding it rounds to an integer, which is left in the lowest bits.
-  constexpr A kRound = kFloat ? 12582912.0 : 6755399441055744.0;
   constexpr int kMantissaBits = kFloat ? 23 : 52;
+  constexpr int kSmall = kMantissaBits + 1;
+  constexpr int kBias = kFloat ? 127 : 1023;
+  // Adding it rounds to an integer, and leaves the exponent of
+  // 2^(n + kSmall) in the lowest bits.
+  constexpr A kRound =
+      (kFloat ? 12582912.0 : 6755399441055744.0) + kSmall + kBias;
+  constexpr A kUnit = A(1) / (int64_t{1} << kSmall);
   constexpr int kDegree = kFloat ? 7 : 13;
 
-  x = x < kLowest ? Vec<A>{} + kLowest : x;
   const Vec<A> shifted = x * kLog2e + kRound;
   const Vec<A> n = shifted - kRound;
   const Vec<A> r = (x - n * kLn2High) - n * kLn2Low;
   Vec<A> series = Vec<A>{} + A(1);
 #pragma GCC unroll 16
-  for (int i = kDegree; i > 0; --i) series = series * (r * (A(1) / i)) + A(1);
-  // n moves up to where the exponent stands.
+  for (int i = kDegree; i > 1; --i) series = series * (r * (A(1) / i)) + A(1);
+  series = series * (r * kUnit) + kUnit;
   using Int = typename Vector<A>::integers;
-  return bit_cast<Vec<A>>(bit_cast<Int>(series) +
-                          (bit_cast<Int>(shifted) << kMantissaBits));
+  const auto power = bit_cast<Vec<A>>(bit_cast<Int>(shifted) << kMantissaBits);
+  return x < kLowest ? Vec<A>{} : series * power;
 }
 
 // ---- memory ---------------------------------------------------------------
+
+struct OutOfMemory : std::bad_alloc {
+  const char* what() const noexcept override {
+    return "mmsapa: expected memory for the operator's scratch, got none; "
+           "take smaller maps or a smaller kernel_size * scale_factor";
+  }
+};
 
 // Zeroed, aligned scratch of one thread.
 template <typename A>
@@ -255,7 +267,7 @@ class Buffer {
   explicit Buffer(int64_t size) {
     const size_t bytes = (size * sizeof(A) + 127) / 64 * 64;
     data_.reset(static_cast<A*>(std::aligned_alloc(64, bytes)));
-    if (!data_) throw std::bad_alloc();
+    if (!data_) throw OutOfMemory();
     std::memset(data_.get(), 0, bytes);
   }
   A* get() const { return data_.get(); }

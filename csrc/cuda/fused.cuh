@@ -645,7 +645,8 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
 #pragma unroll
       for (int p = 0; p < S * S; ++p) {
         acc_t* to = &shared.weights[warp][p / S][cell * S + p % S][y].lane[x];
-        if (seen) {
+        // Weights of a query that is not there may be no numbers.
+        if (seen && cell_x * S + p % S < shape.query_width) {
           __pipeline_memcpy_async(to, from + p, kWordBytes);
         } else {
           *to = 0;

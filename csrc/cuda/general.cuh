@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int count =
       static_cast<int>(smaller(kBlocked, shape.kernel_size - dx));
   acc_t sum[kBlocked] = {};
-  if (query_y < shape.query_height && column < shape.query_width && y >= 0 &&
-      y < shape.height) {
+  if (query_y < shape.query_height && column < shape.query_width) {
+    const bool row_inside = y >= 0 && y < shape.height;
     const int64_t plane = shape.height * shape.width;
     const int64_t high_plane = shape.query_height * shape.query_width;
     const int64_t first = (band.image + image) * channels;
@@ -73,8 +73,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       const acc_t scale = widen(high[c * high_plane]);
 #pragma unroll
       for (int i = 0; i < kBlocked; ++i) {
-        const bool inside = i < count && x + i >= 0 && x + i < shape.width;
-        if (inside) sum[i] += scale * widen(low[c * plane + x + i]);
+        const bool inside =
+            row_inside && i < count && x + i >= 0 && x + i < shape.width;
+        // Outside are zeros, of which a NaN makes more of its kind.
+        sum[i] += scale * (inside ? widen(low[c * plane + x + i]) : acc_t(0));
       }
     }
   }
@@ -198,15 +200,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) aggregate_kernel(
 
   acc_t sum[kBlocked] = {};
   for (int64_t dy = 0; dy < shape.kernel_size; ++dy) {
-    if (y + dy < 0 || y + dy >= shape.height) continue;
+    const bool row_inside = y + dy >= 0 && y + dy < shape.height;
     for (int64_t dx = 0; dx < shape.kernel_size; ++dx) {
-      if (x + dx < 0 || x + dx >= shape.width) continue;
+      const bool inside = row_inside && x + dx >= 0 && x + dx < shape.width;
       const acc_t weight =
           window_map[(dy * shape.kernel_size + dx) * rows * columns];
       const int64_t cell = (y + dy) * shape.width + x + dx;
 #pragma unroll
       for (int i = 0; i < kBlocked; ++i) {
-        if (i < count) sum[i] += weight * widen(low[i * plane + cell]);
+        sum[i] += weight * (inside && i < count ? widen(low[i * plane + cell])
+                                                : acc_t(0));
       }
     }
   }

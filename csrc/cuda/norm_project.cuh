@@ -223,6 +223,54 @@ __device__ void for_each_channel(const NormProjectShape& shape,
   }
 }
 
+template <typename acc_t>
+__device__ bool is_finite(acc_t x) {
+  return x - x == 0;
+}
+
+// Writes M outputs of a pixel, and its mean and rstd where they are wanted, by
+// the definition and without short cuts: what overflows squares, or is no
+// number, needs that.
+template <int M, typename scalar_t>
+__device__ void project_pixel(const NormProjectShape& shape, int64_t image,
+                              int64_t pixel, int64_t output,
+                              acc_type<scalar_t> eps,
+                              const scalar_t* x,                 // [N, C, P]
+                              const acc_type<scalar_t>* weight,  // [E, C]
+                              const acc_type<scalar_t>* bias,    // [E]
+                              scalar_t* out,                     // [N, E, P]
+                              acc_type<scalar_t>* mean,          // [N, 1, P]
+                              acc_type<scalar_t>* rstd)          // [N, 1, P]
+{
+  using acc_t = acc_type<scalar_t>;
+  const int64_t pixels = shape.pixels, channels = shape.channels;
+  x += image * channels * pixels + pixel;
+  double sum = 0, squares = 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    sum += static_cast<double>(widen(x[c * pixels])) / channels;
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    const double y = widen(x[c * pixels]) - sum;
+    squares += y * y / channels;
+  }
+  const acc_t centre = static_cast<acc_t>(sum);
+  const acc_t scale = 1 / sqrt(static_cast<acc_t>(squares) + eps);
+  if (output == 0) {
+    mean[image * pixels + pixel] = centre;
+    rstd[image * pixels + pixel] = scale;
+  }
+  out += image * shape.outputs * pixels + pixel;
+  const int64_t end = smaller(output + M, shape.outputs);
+  for (int64_t e = output; e < end; ++e) {
+    acc_t product = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      product +=
+          weight[e * channels + c] * ((widen(x[c * pixels]) - centre) * scale);
+    }
+    out[e * pixels] = narrow<scalar_t>(product + bias[e]);
+  }
+}
+
 // Rows of the weight sum to 0, so that W x = W (x - s) for any number s. With
 // the pixel's first channel for s, little cancels, however far from 0 x is:
 // (s - mean)^2 is no more than the variance times the channels.
@@ -266,10 +314,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
 #pragma unroll
   for (int j = 0; j < kPixels<acc_t>; ++j) {
     const acc_t shift = sum[j] / shape.channels;
-    const acc_t variance =
-        fmax(squares[j] / shape.channels - shift * shift, acc_t(0));
+    const acc_t variance = squares[j] / shape.channels - shift * shift;
     centre[j] = widen(first.lane[j]) + shift;
-    scale[j] = 1 / sqrt(variance + eps);
+    scale[j] = 1 / sqrt((variance < 0 ? 0 : variance) + eps);
   }
   if (output == 0) {
     Column<acc_t>(mean, 1, shape.pixels, place).store_next(centre);
@@ -286,6 +333,56 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
       result[j] = product[e][j] * scale[j] + bias[output + e];
     }
     to.store_next(result);
+  }
+  // Last, so that it takes no registers from the rest.
+#pragma unroll
+  for (int j = 0; j < kPixels<acc_t>; ++j) {
+    if (j < place.count && !(scale[j] > 0 && is_finite(scale[j]))) {
+      project_pixel<M>(shape, place.image, place.pixel + j, output, eps, x,
+                       weight, bias, out, mean, rstd);
+    }
+  }
+}
+
+// Writes the gradient of a pixel with no need of `out`, which had no room for
+// it or a bias added that is no number.
+template <typename scalar_t>
+__device__ void grad_x_of_pixel(const NormProjectShape& shape, int64_t image,
+                                int64_t pixel,
+                                const scalar_t* grad,              // [N, E, P]
+                                const scalar_t* x,                 // [N, C, P]
+                                const acc_type<scalar_t>* weight,  // [E, C]
+                                const acc_type<scalar_t>* mean,    // [N, 1, P]
+                                const acc_type<scalar_t>* rstd,    // [N, 1, P]
+                                scalar_t* grad_x)                  // [N, C, P]
+{
+  using acc_t = acc_type<scalar_t>;
+  const int64_t pixels = shape.pixels;
+  const acc_t centre = mean[image * pixels + pixel];
+  const acc_t scale = rstd[image * pixels + pixel];
+  grad += image * shape.outputs * pixels + pixel;
+  x += image * shape.channels * pixels + pixel;
+  grad_x += image * shape.channels * pixels + pixel;
+  const auto product = [&](int64_t c) {
+    acc_t sum = 0;
+    for (int64_t e = 0; e < shape.outputs; ++e) {
+      sum +=
+          weight[e * shape.channels + c] * (widen(grad[e * pixels]) * scale);
+    }
+    return sum;
+  };
+  acc_t factor = 0, total = 0;
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    const acc_t sum = product(c);
+    factor += sum * (widen(x[c * pixels]) - centre);
+    total += sum;
+  }
+  // The mean's gradient is the total: 0, or NaN where grad is not finite.
+  const acc_t slope =
+      (factor + (total - total)) * scale * scale / shape.channels;
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    grad_x[c * pixels] =
+        narrow<scalar_t>(product(c) - (widen(x[c * pixels]) - centre) * slope);
   }
 }
 
@@ -355,6 +452,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
           }
           to.store_next(sum.lane);
         });
+  }
+  // Last, and by what is written, so that it takes no registers from the rest:
+  // a slope that is not finite leaves no channel finite.
+  const auto written = column(grad_x, shape.channels).load();
+#pragma unroll
+  for (int j = 0; j < kPixels<acc_t>; ++j) {
+    if (j < place.count && !is_finite(widen(written.lane[j]))) {
+      grad_x_of_pixel(shape, place.image, place.pixel + j, grad, x, weight,
+                      mean, rstd, grad_x);
+    }
   }
 }
 

@@ -107,9 +107,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     int64_t kernel_size, int64_t scale_factor, std::array<bool, 3> mask) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
-  check_gradient(
+  check_like(
       grad, query,
-      {shape.batch, shape.channels, shape.query_height, shape.query_width});
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      "a gradient");
   const c10::cuda::CUDAGuard guard(query.device());
   const at::Tensor g = grad.contiguous();
   const at::Tensor q = query.contiguous();
@@ -162,9 +163,10 @@ std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
     int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
   const Shape shape =
       checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  check_gradient(
+  check_like(
       grad, query,
-      {shape.batch, shape.window(), shape.query_height, shape.query_width});
+      {shape.batch, shape.window(), shape.query_height, shape.query_width},
+      "a gradient");
   const c10::cuda::CUDAGuard guard(query.device());
   const at::Tensor g = grad.contiguous();
   const at::Tensor q = query.contiguous();
@@ -189,6 +191,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     const at::Tensor& bias,    // [E]
     double eps) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
+  check_eps(eps);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor map = x.contiguous();
   const at::Tensor w = weight.contiguous();
@@ -219,17 +222,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
     const at::Tensor& rstd,    // [N, 1, H, W]
     std::array<bool, 3> mask) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
-  check_gradient(grad, x, {shape.batch, shape.outputs, x.size(2), x.size(3)});
-  TORCH_CHECK(out.sizes() == grad.sizes() &&
-                  out.scalar_type() == x.scalar_type() &&
-                  out.device() == x.device() && mean.device() == x.device() &&
-                  rstd.device() == x.device() &&
-                  mean.numel() == shape.batch * shape.pixels &&
-                  rstd.sizes() == mean.sizes() &&
-                  mean.scalar_type() == weight.scalar_type() &&
-                  rstd.scalar_type() == weight.scalar_type(),
-              "expected out, mean and rstd as norm_project gives them, got ",
-              out.sizes(), ", ", mean.sizes(), " and ", rstd.sizes());
+  check_projected(grad, x, weight, out, mean, rstd);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor g = grad.contiguous();
   const at::Tensor map = x.contiguous();

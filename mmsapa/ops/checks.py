@@ -101,6 +101,115 @@ def check_sapa(
     )
 
 
+def check_norm_project(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+):
+    """Raise what is wrong with the arguments of ``norm_project``.
+
+    Args:
+        x (Tensor[N, C, H, W]): A map.
+        norm_weight (Tensor[C]): Of the norm.
+        norm_bias (Tensor[C]): Likewise.
+        weight (Tensor[E, C]): Of the projection.
+        bias (Tensor[E]): Likewise.
+        eps (float): Added to the variance.
+
+    Raises:
+        TypeError: If an argument has another type, dtype or layout.
+        ValueError: If sizes do not fit together.
+    """
+    check_map('norm_project', 'x', x)
+    parameters = (norm_weight, norm_bias, weight, bias)
+    for i, tensor in enumerate(parameters):
+        # Other mistakes show when they are folded.
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            role = ('norm_weight', 'norm_bias', 'weight', 'bias')[i]
+            raise TypeError(
+                f'norm_project: expected {role} as a torch.Tensor of a '
+                f'floating dtype, got {_describe(tensor)}.'
+            )
+    c = x.shape[1]
+    sizes = [tensor.shape for tensor in parameters]
+    e = sizes[3][0] if sizes[3] else 0
+    if not c or sizes != [(c,), (c,), (e, c), (e,)]:
+        sizes = ', '.join(str(list(size)) for size in sizes)
+        raise ValueError(
+            'norm_project: expected x [N, C, H, W], norm_weight [C], '
+            'norm_bias [C], weight [E, C] and bias [E] with C > 0, got '
+            f'{list(x.shape)}, {sizes}.'
+        )
+    check_eps('norm_project', eps)
+
+
+def check_projection(name: str, x: Tensor, weight: Tensor, bias: Tensor):
+    """Raise what is wrong with tensors of the operator ``norm_project``.
+
+    Args:
+        name (str): Who asks.
+        x (Tensor[N, C, H, W]): A map.
+        weight (Tensor[E, C]): Float32, or float64 for a float64 ``x``.
+        bias (Tensor[E]): Dtype of ``weight``.
+
+    Raises:
+        TypeError: If an argument has another type, dtype or layout.
+        ValueError: If sizes, dtypes or devices do not fit together.
+    """
+    check_map(name, 'x', x)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    n, c, h, w = x.shape
+    for role, tensor in (('weight', weight), ('bias', bias)):
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout is not torch.strided
+            or tensor.dtype != exact
+            or tensor.device != x.device
+        ):
+            raise TypeError(
+                f'{name}: expected {role} as a dense torch.Tensor of {exact} '
+                f'on {x.device} for this x, got {_describe(tensor)}.'
+            )
+    if (
+        c == 0
+        or weight.dim() != 2
+        or weight.shape[1] != c
+        or bias.shape != weight.shape[:1]
+    ):
+        raise ValueError(
+            f'{name}: expected x [N, C, H, W], weight [E, C] and bias [E] '
+            f'with C > 0, got {list(x.shape)}, {list(weight.shape)} and '
+            f'{list(bias.shape)}.'
+        )
+
+
+def check_eps(name: str, eps: float):
+    """Raise if ``eps`` is no number of 0 or more."""
+    if not isinstance(eps, (float, int, torch.SymFloat)):
+        raise TypeError(
+            f'{name}: expected eps as a float, got {type(eps).__name__}.'
+        )
+    if not eps >= 0:
+        raise ValueError(f'{name}: expected eps >= 0, got {eps}.')
+
+
+def check_result(
+    name: str, role: str, tensor: Tensor, like: Tensor, shape: tuple
+):
+    """Raise if a tensor is not of such a shape, and otherwise ``like``."""
+    if tensor.shape != shape or (tensor.dtype, tensor.device) != (
+        like.dtype,
+        like.device,
+    ):
+        raise ValueError(
+            f'{name}: expected {role} of {like.dtype} and shape '
+            f'{list(shape)} on {like.device}, got {_describe(tensor)}.'
+        )
+
+
 def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
     """Give a low-res map one cell more along each side where it is short.
 
@@ -169,23 +278,40 @@ def _check_window(name, kernel_size, scale_factor):
 
 def check_map(name: str, role: str, tensor: Tensor):
     """Raise if ``tensor`` is no dense [N, C, H, W] of a known dtype."""
+    if (
+        isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.dtype in DTYPES
+        and not tensor.is_nested
+        and tensor.dim() == 4
+    ):
+        return
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f'{name}: expected {role} as a torch.Tensor, got '
-            f'{type(tensor).__name__}.'
+            f'{_describe(tensor)}.'
         )
-    if tensor.layout is not torch.strided or tensor.is_nested:
-        kind = 'nested' if tensor.is_nested else tensor.layout
+    if tensor.is_nested or tensor.layout is not torch.strided:
         raise TypeError(
-            f'{name}: expected {role} as a dense tensor, got a {kind} one.'
+            f'{name}: expected {role} as a dense tensor, got '
+            f'{_describe(tensor)}; make it dense by to_dense() or '
+            'to_padded_tensor().'
         )
     if tensor.dtype not in DTYPES:
         raise TypeError(
             f'{name}: expected {role} of dtype float32, float64, float16 or '
             f'bfloat16, got {tensor.dtype}.'
         )
-    if tensor.dim() != 4:
-        raise ValueError(
-            f'{name}: expected {role} of shape [N, C, H, W], got '
-            f'{list(tensor.shape)}.'
-        )
+    raise ValueError(
+        f'{name}: expected {role} [N, C, H, W], got {list(tensor.shape)}.'
+    )
+
+
+def _describe(got) -> str:
+    """Say what came, in a few words."""
+    if not isinstance(got, Tensor):
+        return type(got).__name__
+    if got.is_nested:
+        return 'a nested tensor'
+    layout = '' if got.layout is torch.strided else f' and {got.layout}'
+    return f'one of {got.dtype}{layout}, {list(got.shape)} on {got.device}'

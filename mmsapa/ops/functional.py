@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import registrations  # noqa: F401  defines torch.ops.mmsapa
-from .checks import DTYPES, check_sapa, extend_to
+from .checks import check_norm_project, check_sapa, extend_to
 
 
 def sapa_upsample(
@@ -116,29 +116,16 @@ def norm_project(
         norm_bias (Tensor[C]): Likewise.
         weight (Tensor[E, C]): Of the projection, likewise.
         bias (Tensor[E]): Likewise.
-        eps (float): Added to the variance.
+        eps (float): Added to the variance; 0 or more.
 
     Returns:
         Tensor[N, E, H, W]: The projected map, dtype of ``x``.
 
     Raises:
-        TypeError: If the dtype of ``x`` is not one of the above.
-        ValueError: If sizes do not fit together.
+        TypeError: If an input is not a dense tensor of a dtype as above.
+        ValueError: If sizes or devices do not fit together.
     """
-    if not isinstance(x, Tensor) or x.dtype not in DTYPES:
-        raise TypeError(
-            'norm_project: expected x as a torch.Tensor of dtype float32, '
-            'float64, float16 or bfloat16, got '
-            f'{x.dtype if isinstance(x, Tensor) else type(x).__name__}.'
-        )
-    c, e = weight.shape[-1], weight.shape[0]
-    sizes = [list(t.shape) for t in (norm_weight, norm_bias, weight, bias)]
-    if x.dim() != 4 or x.shape[1] != c or sizes != [[c], [c], [e, c], [e]]:
-        raise ValueError(
-            'norm_project: expected x [N, C, H, W], norm_weight [C], '
-            'norm_bias [C], weight [E, C] and bias [E], got '
-            f'{list(x.shape)}, {", ".join(map(str, sizes))}.'
-        )
+    check_norm_project(x, norm_weight, norm_bias, weight, bias, eps)
     # Elementwise and in full precision, whatever autocast makes of products.
     exact = torch.promote_types(x.dtype, torch.float32)
     weight = weight.to(exact)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_sapa
+from .checks import check_eps, check_projection, check_sapa
 
 
 def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -30,12 +30,13 @@ def _windows(
         Tensor[N, C, K*K, Hq, Wq]: Windows, row-major, in the dtype that sums
         are taken in.
     """
+    x = x.to(_accumulate_dtype(x.dtype))
     # Every query has a cell: the last ones once more where the map is short.
     for dim, queries in ((2, size[0]), (3, size[1])):
         cells = torch.arange(-(-queries // scale_factor), device=x.device)
         x = x.index_select(dim, cells.clamp(max=x.shape[dim] - 1))
     h, w = x.shape[2:]
-    x = F.pad(x.to(_accumulate_dtype(x.dtype)), [kernel_size // 2] * 4)
+    x = F.pad(x, [kernel_size // 2] * 4)
     shifts = [
         x[..., i : i + h, j : j + w]
         for i in range(kernel_size)
@@ -100,6 +101,8 @@ def norm_project_reference(
         ``x``'s dtype, and mean and reciprocal standard deviation over
         channels, both [N, 1, H, W] of ``weight``'s dtype.
     """
+    check_projection('norm_project_reference', x, weight, bias)
+    check_eps('norm_project_reference', eps)
     exact = x.to(weight.dtype)
     variance, mean = torch.var_mean(exact, 1, correction=0, keepdim=True)
     rstd = (variance + eps).rsqrt()

@@ -27,7 +27,8 @@ def sapa_upsample_tiled(
     The low-res map is cut into tiles of T x T cells. All queries of a tile
     attend to its halo of (T + K - 1) x (T + K - 1) cells, by matrix products,
     and what is outside a query's own window is masked. A value that is not
-    finite reaches every query whose tile's halo holds it.
+    finite reaches every query whose tile's halo holds it, and in backward
+    whatever is not finite reaches all gradients of its tile.
 
     Args:
         query (Tensor[N, E, Hq, Wq]): As in :func:`mmsapa.ops.sapa_upsample`.
@@ -51,8 +52,10 @@ def sapa_upsample_tiled(
     keys = _tile(key.to(dtype), tiles, TILE, kernel_size // 2)
     values = _tile(value.to(dtype), tiles, TILE, kernel_size // 2)
 
-    mask = _mask(kernel_size, scale_factor, queries)
-    weights = (queries.mT @ keys + mask).softmax(-1)
+    # Filled, not added: what is not finite stays in its windows.
+    outside = _outside(kernel_size, scale_factor, queries.device)
+    logits = (queries.mT @ keys).masked_fill(outside, float('-inf'))
+    weights = logits.softmax(-1)
     out = values @ weights.mT
 
     side = TILE * scale_factor
@@ -94,23 +97,23 @@ def _tile(x: Tensor, tiles: list, side: int, halo: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).flatten(4, 5)
 
 
-def _mask(kernel_size: int, scale_factor: int, like: Tensor) -> Tensor:
-    """What to add to the logits of a tile's queries and its halo.
+def _outside(
+    kernel_size: int, scale_factor: int, device: torch.device
+) -> Tensor:
+    """What of its tile's halo a query does not see.
 
     Args:
         kernel_size (int): K.
         scale_factor (int): s.
-        like (Tensor): Of the device and dtype wanted.
+        device (torch.device): Where it is wanted.
 
     Returns:
-        Tensor[(T * s) ** 2, (T + K - 1) ** 2]: 0 in a query's own window,
-        minus infinity elsewhere.
+        Tensor[(T * s) ** 2, (T + K - 1) ** 2]: False in a query's own
+        window, True elsewhere.
     """
-    cell = torch.arange(TILE * scale_factor, device=like.device)
-    halo = torch.arange(TILE + kernel_size - 1, device=like.device)
+    cell = torch.arange(TILE * scale_factor, device=device)
+    halo = torch.arange(TILE + kernel_size - 1, device=device)
     offset = halo - (cell // scale_factor)[:, None]
     inside = (offset >= 0) & (offset < kernel_size)
     inside = inside[:, None, :, None] & inside[None, :, None, :]
-    inside = inside.flatten(2, 3).flatten(0, 1)
-    mask = like.new_zeros(inside.shape)
-    return mask.masked_fill(~inside, float('-inf'))
+    return ~inside.flatten(2, 3).flatten(0, 1)

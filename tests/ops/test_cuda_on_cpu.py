@@ -9,6 +9,7 @@ the barriers to be right; whether a GPU runs them is for the tests marked
 import ctypes
 import mmap
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,8 +18,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mmsapa.ops import sapa_kernels_reference, sapa_upsample_reference
+from mmsapa.ops import (
+    norm_project_reference,
+    sapa_kernels_reference,
+    sapa_upsample_reference,
+)
 
+from . import fuzz
 from .test_functional import SIZES, TOLERANCES, assert_close, make
 
 ROOT = Path(__file__).parents[2]
@@ -98,15 +104,18 @@ def compute(run, inputs, grads, kernel_size, scale, **options):
     return [out, dq, dk, dv, weights, dq2, dk2]
 
 
-def expect(inputs, grads, kernel_size, scale):
-    q, k, v = leaves = [x.double().requires_grad_() for x in inputs]
+def expect(inputs, grads, kernel_size, scale, wide=True):
+    if wide:
+        inputs = [x.double() for x in inputs]
+        grads = [x.double() for x in grads]
+    q, k, v = leaves = [x.detach().requires_grad_() for x in inputs]
     out = sapa_upsample_reference(q, k, v, kernel_size, scale)
     weights = sapa_kernels_reference(q, k, kernel_size, scale)
     return [
         out,
-        *torch.autograd.grad(out, leaves, grads[0].double()),
+        *torch.autograd.grad(out, leaves, grads[0]),
         weights,
-        *torch.autograd.grad(weights, leaves[:2], grads[1].double()),
+        *torch.autograd.grad(weights, leaves[:2], grads[1]),
     ]
 
 
@@ -232,6 +241,31 @@ def test_only_the_wanted_gradients_are_computed(run):
         run(UPSAMPLE_BACKWARD, shape, [q, k, v, grads[0], *got])
         for x, y in zip(got, everything, strict=True):
             assert x is None or torch.equal(x, y)
+
+
+def assert_same_kinds(got, plain, exact, rounded=0):
+    """The same NaN and infinities, and numbers close to each other."""
+    for i, (x, y, z) in enumerate(zip(got, plain, exact, strict=True)):
+        tolerance = fuzz.tolerance_of(y, z, rounded)
+        wrong = fuzz.difference(x.double(), y.double(), tolerance)
+        assert not wrong, f'{i}: {wrong}'
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 2), (3, 3)])
+def test_what_is_no_number_comes_out_as_the_reference_has_it(
+    kernel_size, scale, dtype, run
+):
+    for number in range(12):
+        inputs, grads, *sizes = case(
+            (1, 3, 4, 5, 7), kernel_size, scale, dtype, number % 2
+        )
+        fuzz.spoil([*grads, *inputs], random.Random(number), huge=True)
+        assert_same_kinds(
+            compute(run, inputs, grads, *sizes),
+            expect(inputs, grads, *sizes, wide=False),
+            expect(inputs, grads, *sizes),
+        )
 
 
 @pytest.fixture(scope='module')
@@ -373,3 +407,24 @@ def test_only_the_wanted_gradients_of_norm_project(norm_project):
         got = norm_project(*arguments, wanted=wanted)
         for x, y in zip(got, everything, strict=True):
             assert x is None or torch.equal(x, y)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize('sizes', [(1, 9, 7, 4, 5), (2, 3, 70, 3, 3)], ids=str)
+def test_what_is_no_number_comes_out_of_norm_project(
+    sizes, dtype, norm_project
+):
+    for number in range(12):
+        x, weight, bias, grad = norm_project_case(*sizes, dtype)
+        fuzz.spoil([grad, x, weight, bias], random.Random(number), huge=True)
+        weight -= weight.mean(1, keepdim=True)
+        out, _, _, dx, dw = norm_project(x, weight, bias, grad)
+        expected = []
+        for t in (x.dtype, torch.float64):
+            wide = weight.to(torch.promote_types(t, weight.dtype))
+            leaves = [x.to(t).requires_grad_(), wide.requires_grad_()]
+            y = norm_project_reference(*leaves, bias.to(wide), 1e-5)[0]
+            grads = torch.autograd.grad(y, leaves, grad.to(y))
+            expected.append([y.detach(), *grads])
+        rounded = fuzz.rounding((x, weight, bias), grad)
+        assert_same_kinds([out, dx, dw], *expected, rounded)

@@ -251,6 +251,46 @@ def test_not_a_number_stays_where_it_is(device):
     assert not out[0, 1:].isnan().any()
 
 
+# As a GPU writes it, of another payload, and negative.
+@pytest.mark.parametrize('bits', [0x7FFFFFFF, 0x7F800001, -1])
+def test_not_a_number_of_any_bits_is_one_in_the_result(bits, device):
+    """A query or key with it has no weights, and gets no gradient."""
+    nan = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    inputs = make((1, 4, 3, 5, 20), 3, 2, torch.float32, device)
+    for i in range(2):
+        spoiled = [x.clone() for x in inputs]
+        spoiled[i][0, 1, 2, 3] = nan.to(device)
+        check_kinds(spoiled)
+
+
+@pytest.mark.parametrize('number', [float('inf'), -float('inf')])
+@pytest.mark.parametrize('short', [0, 1])
+def test_infinities_are_those_of_the_reference(number, short, device):
+    """Also beside queries that the last cells do not have."""
+    for i in range(3):
+        inputs = make((1, 4, 3, 5, 20), 3, 2, torch.float32, device, short)
+        inputs[i][0, 1, -1, -1] = number
+        check_kinds(inputs)
+
+
+def check_kinds(inputs):
+    """NaN, infinities and numbers where the reference has them."""
+    for function, reference, count in (
+        (sapa_upsample, sapa_upsample_reference, 3),
+        (sapa_kernels, sapa_kernels_reference, 2),
+    ):
+        results = []
+        for f in (function, reference):
+            leaves = [x.detach().requires_grad_() for x in inputs[:count]]
+            out = f(*leaves, 3, 2)
+            grad = torch.linspace(1, 2, out.numel(), device=out.device)
+            grads = torch.autograd.grad(out, leaves, grad.view(out.shape))
+            results.append([out, *grads])
+        torch.testing.assert_close(
+            *results, equal_nan=True, rtol=1e-4, atol=1e-4
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') < 20 << 30,
@@ -298,6 +338,13 @@ def test_more_than_2_to_the_31_elements(device):
         (dict(kernel_size=5.0), TypeError, 'as an int, got float'),
         (dict(scale_factor=0), ValueError, 'scale_factor >= 1, got 0'),
         (dict(scale_factor=True), TypeError, 'as an int, got bool'),
+        (dict(kernel_size=2**62 + 1), ValueError, r'<= 512, got 461168'),
+        (dict(scale_factor=2**32), ValueError, r'<= 512, got 5 \* 4294967296'),
+        (
+            dict(value=torch.zeros(1, 2, 4, 4).to_sparse()),
+            TypeError,
+            'value as a dense tensor.*sparse_coo',
+        ),
         (dict(scale_factor=3), ValueError, r'3 times.*\[8, 8\] for \[4, 4\]'),
         (
             dict(
@@ -339,8 +386,23 @@ def test_the_operator_itself_refuses_what_would_crash(device):
         (q, k, v.double(), 5, 2),
         (q, k, v, 4, 2),
         (q, k, v, 5, 0),
+        (q, k, v, 257, 2),
+        (q, k, v, 2**62 + 1, 2),
+        (q, k, v, 5, 2**62),
+        # One cell fits any scale.
+        (q, k[..., :1, :1], v[..., :1, :1], 5, 2**32),
+        # The functions extend a map that is short; the operator does not.
+        (q, k[..., :3], v[..., :3], 5, 2),
     ):
         with pytest.raises(RuntimeError, match='expected'):
             op(*arguments)
+        with pytest.raises(RuntimeError, match='expected'):
+            backward(q[:, :2], *arguments, [True] * 3)
+        meta = [
+            x.to('meta') if isinstance(x, torch.Tensor) else x
+            for x in arguments
+        ]
+        with pytest.raises(ValueError, match='expected'):
+            op(*meta)
     with pytest.raises(RuntimeError, match='expected a gradient'):
         backward(q[:, :1], q, k, v, 5, 2, [True] * 3)

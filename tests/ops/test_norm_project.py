@@ -224,3 +224,73 @@ def test_bad_arguments_are_named(device):
     ):
         with pytest.raises(RuntimeError, match='expected'):
             op(*arguments, 1e-5)
+        with pytest.raises((TypeError, ValueError), match='expected'):
+            op(*(t.to('meta') for t in arguments), 1e-5)
+    with pytest.raises(RuntimeError, match='expected eps >= 0'):
+        op(x, weight, bias, float('nan'))
+
+
+def test_bad_parameters_are_named(device):
+    good = make((1, 5, 3, 4, 6), torch.float32, device)
+    with pytest.raises(TypeError, match='norm_bias .* got NoneType'):
+        norm_project(*good[:2], None, *good[3:])
+    with pytest.raises(TypeError, match='weight .* got one of torch.int64'):
+        norm_project(*good[:3], good[3].long(), good[4])
+    with pytest.raises(ValueError, match='eps >= 0, got nan'):
+        norm_project(*good, float('nan'))
+    with pytest.raises(TypeError, match='eps as a float, got str'):
+        norm_project(*good, '1e-5')
+
+
+def test_backward_takes_only_what_forward_gives(device):
+    x, _, _, weight, bias = make((1, 5, 3, 4, 6), torch.float32, device)
+    results = torch.ops.mmsapa.norm_project(x, weight, bias, 1e-5)
+    grad = torch.ones_like(results[0])
+    backward = torch.ops.mmsapa.norm_project_backward
+    for i in range(3):
+        for wrong in (results[i][..., :3], results[i].half()):
+            given = [wrong if j == i else r for j, r in enumerate(results)]
+            with pytest.raises(RuntimeError, match='expected'):
+                backward(grad, x, weight, bias, *given, [True] * 3)
+
+
+def test_more_channels_than_the_cache_holds(device):
+    """Of one pixel even."""
+    inputs = make((1, 70000, 1, 1, 2), torch.float32, device)
+    expected = two_steps(*(t.double() for t in inputs))
+    # So many numbers are added up in float32.
+    torch.testing.assert_close(
+        norm_project(*inputs).double(), expected, rtol=1e-4, atol=0.05
+    )
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_squares_that_overflow(dtype, device):
+    """The deviation is infinite then, as in the reference, and what is
+    divided by it is 0; the other pixels do not notice.
+    """
+    x, _, _, weight, bias = make((1, 5, 3, 4, 6), dtype, device)
+    weight -= weight.mean(1, keepdim=True)
+    x[0, 2, 1, 1] = 1e200 if dtype == torch.float64 else 1e30
+    results = []
+    for function in (torch.ops.mmsapa.norm_project, norm_project_reference):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        out, mean, rstd = function(*leaves, 1e-5)
+        grads = torch.autograd.grad(out.sin().sum(), leaves)
+        results.append([out, mean, rstd, *grads])
+    torch.testing.assert_close(*results)
+    assert torch.equal(results[0][0][0, :, 1, 1], bias)
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+def test_a_bias_that_is_no_number_leaves_the_gradient_of_x(number, device):
+    x, _, _, weight, bias = make((1, 5, 3, 4, 6), torch.float32, device)
+    weight -= weight.mean(1, keepdim=True)
+    bias[1] = number
+    results = []
+    for function in (torch.ops.mmsapa.norm_project, norm_project_reference):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        out = function(*leaves, 1e-5)[0]
+        results.append(torch.autograd.grad(out, leaves, torch.ones_like(out)))
+        assert results[-1][0].isfinite().all()
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

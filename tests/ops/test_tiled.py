@@ -52,3 +52,14 @@ def test_empty_inputs(empty, device):
 def test_result_is_contiguous(device):
     inputs = make(SIZES['odd'], 5, 2, torch.float32, device, short=1)
     assert sapa_upsample_tiled(*inputs).is_contiguous()
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+def test_a_key_that_is_no_number_stays_in_its_windows(number, device):
+    q, k, v = make((1, 4, 3, 9, 10), 3, 2, torch.float64, device)
+    k[0, 2, 4, 5] = number
+    torch.testing.assert_close(
+        sapa_upsample_tiled(q, k, v, 3, 2),
+        sapa_upsample_reference(q, k, v, 3, 2),
+        equal_nan=True,
+    )
