@@ -9,10 +9,20 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch._functorch.autograd_function import (
+    enable_single_level_autograd_function,
+)
 from torch.autograd import Function
 from torch.utils import flop_counter
 
-from .checks import autocast_dtype
+from .checks import (
+    DTYPES,
+    autocast_dtype,
+    check_eps,
+    check_projection,
+    check_result,
+    check_sapa,
+)
 from .reference import norm_project_reference, sapa_kernels_reference
 from .tiled import sapa_upsample_tiled
 
@@ -129,7 +139,42 @@ def _define(name, tensors, sizes, results=()):
     ]
 
 
-def _differentiate(op, op_backward, count, plain, saves_results=False):
+def _applied(function, op):
+    """Make an autograd.Function something to call inside the dispatcher.
+
+    There torch.func is at one of its levels already, where
+    ``Function.apply`` would begin with all of them anew.
+
+    Args:
+        function (type): The autograd.Function.
+        op (OpOverload): The operator that its forward calls.
+
+    Returns:
+        callable: As ``function.apply``.
+    """
+
+    class Transformed(function):
+        @staticmethod
+        def forward(ctx, *args):
+            # Off for this level, whose gradient this is, not for others.
+            with torch.enable_grad():
+                return function.forward(ctx, *args)
+
+    def apply(*args):
+        if not torch._C._are_functorch_transforms_active():
+            return function.apply(*args)
+        if not torch.is_grad_enabled():
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(*args)
+        with enable_single_level_autograd_function():
+            return super(Function, Transformed).apply(*args)
+
+    return apply
+
+
+def _differentiate(
+    op, op_backward, count, plain, check_backward, saves_results=False
+):
     """Give an operator its gradient, and plain PyTorch where no kernel is.
 
     Args:
@@ -137,6 +182,8 @@ def _differentiate(op, op_backward, count, plain, saves_results=False):
         op_backward (OpOverload): What computes its gradients.
         count (int): Differentiable inputs, the first arguments.
         plain (callable): The same in plain PyTorch.
+        check_backward (callable): Raises what is wrong with backward's
+            arguments.
         saves_results (bool): Whether backward takes the results in place of
             the sizes. Only the first of them is differentiable.
     """
@@ -154,6 +201,8 @@ def _differentiate(op, op_backward, count, plain, saves_results=False):
                 f'{name} has no second derivative; differentiate it once, or '
                 f'use mmsapa.ops.{name}_reference where two are needed.'
             )
+
+        jvp = backward
 
     class Forward(Function):
         @staticmethod
@@ -179,9 +228,18 @@ def _differentiate(op, op_backward, count, plain, saves_results=False):
             ]
             return (*grads, *[None] * len(ctx.sizes))
 
+        @staticmethod
+        def jvp(ctx, *tangents):
+            raise RuntimeError(
+                f'{name} has no forward-mode derivative; use reverse mode, '
+                f'or mmsapa.ops.{name}_reference.'
+            )
+
+    apply = _applied(Forward, op)
+
     def autograd(*args):
         if has_kernel(args[0].device.type):
-            return Forward.apply(*args)
+            return apply(*args)
         return plain(*args)
 
     def fallback(*args):  # where autograd is not asked
@@ -190,11 +248,12 @@ def _differentiate(op, op_backward, count, plain, saves_results=False):
 
     _library.impl(name, autograd, 'Autograd')
     _library.impl(
-        f'{name}_backward', lambda *args: Backward.apply(*args), 'Autograd'
+        f'{name}_backward', _applied(Backward, op_backward), 'Autograd'
     )
     _library.impl(name, fallback, 'CompositeExplicitAutograd')
 
     def meta_backward(grad, *args):
+        check_backward(grad, *args)
         return tuple(
             tensor.new_empty(tensor.shape if wanted else (0,))
             for tensor, wanted in zip(args[:count], args[-1], strict=True)
@@ -212,7 +271,9 @@ def _autocast(op, count):
             getattr(torch._C.DispatchKey, f'Autocast{device_type.upper()}')
         )
         cast = [
-            tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+            tensor.to(dtype)
+            if tensor.dtype in DTYPES and tensor.dtype != torch.float64
+            else tensor
             for tensor in args[:count]
         ]
         with torch._C._ExcludeDispatchKeyGuard(keys):
@@ -245,15 +306,23 @@ def _register_sapa(name, tensors, out_channels, plain):
     op, op_backward = _define(
         name, tensors, 'int kernel_size, int scale_factor'
     )
-    _differentiate(op, op_backward, count, plain)
+
+    def check(who, *args):
+        value = args[2] if 'value' in tensors else None
+        check_sapa(who, *args[:2], value, *args[count:], strict=True)
+        n, _, hq, wq = args[0].shape
+        shapes = [tensor.shape for tensor in args[:count]]
+        return (n, out_channels(args[count], *shapes), hq, wq)
+
+    def check_backward(grad, *args):
+        who = f'{name}_backward'
+        check_result(who, 'grad', grad, args[0], check(who, *args[:-1]))
+
+    _differentiate(op, op_backward, count, plain, check_backward)
     _autocast(op, count)
 
     def meta(*args):
-        query = args[0]
-        n, _, hq, wq = query.shape
-        shapes = [tensor.shape for tensor in args[:count]]
-        c = out_channels(args[count], *shapes)
-        return query.new_empty((n, c, hq, wq))
+        return args[0].new_empty(check(name, *args))
 
     _library.impl(name, meta, 'Meta')
 
@@ -277,14 +346,37 @@ def _register_norm_project():
         'float eps',
         ('out', 'mean', 'rstd'),
     )
+
+    def check(who, x, weight, bias):
+        check_projection(who, x, weight, bias)
+        n, _, h, w = x.shape
+        return (n, weight.shape[0], h, w), (n, 1, h, w)
+
+    def check_backward(grad, x, weight, bias, out, mean, rstd, mask):
+        who = 'norm_project_backward'
+        size, pixels = check(who, x, weight, bias)
+        for role, tensor, like, shape in (
+            ('grad', grad, x, size),
+            ('out', out, x, size),
+            ('mean', mean, weight, pixels),
+            ('rstd', rstd, weight, pixels),
+        ):
+            check_result(who, role, tensor, like, shape)
+
     _differentiate(
-        op, op_backward, 3, norm_project_reference, saves_results=True
+        op,
+        op_backward,
+        3,
+        norm_project_reference,
+        check_backward,
+        saves_results=True,
     )
 
     def meta(x, weight, bias, eps):
-        n, _, h, w = x.shape
-        statistics = [weight.new_empty((n, 1, h, w)) for _ in range(2)]
-        return x.new_empty((n, weight.shape[0], h, w)), *statistics
+        size, pixels = check('norm_project', x, weight, bias)
+        check_eps('norm_project', eps)
+        statistics = [weight.new_empty(pixels) for _ in range(2)]
+        return x.new_empty(size), *statistics
 
     _library.impl('norm_project', meta, 'Meta')
 

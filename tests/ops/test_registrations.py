@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmsapa
-from mmsapa.ops import sapa_kernels, sapa_upsample, sapa_upsample_reference
+from mmsapa.ops import (
+    norm_project,
+    sapa_kernels,
+    sapa_kernels_reference,
+    sapa_upsample,
+    sapa_upsample_reference,
+)
 
 from .test_functional import make
 
+REFERENCES = {
+    'sapa_upsample': sapa_upsample_reference,
+    'sapa_kernels': sapa_kernels_reference,
+}
 FUNCTIONS = {
     'sapa_upsample': (sapa_upsample, 3),
     'sapa_kernels': (sapa_kernels, 2),
@@ -65,6 +76,69 @@ def test_second_derivative_is_refused(function, device):
     (grad,) = torch.autograd.grad(out, inputs[:1], create_graph=True)
     with pytest.raises(RuntimeError, match='no second derivative'):
         grad.sum().backward()
+
+
+TRANSFORMS = {
+    'grad': lambda f, x: torch.func.grad(
+        lambda *y: f(*y).sin().sum(), tuple(range(len(x)))
+    )(*x),
+    'vjp': lambda f, x: torch.func.vjp(f, *x)[1](torch.ones_like(f(*x))),
+    'jacrev': lambda f, x: torch.func.jacrev(lambda y: f(y, *x[1:])[:, :1])(
+        x[0]
+    ),
+    'vmap': lambda f, x: torch.func.vmap(f)(*(y[None] for y in x)),
+    'vmap of grad': lambda f, x: torch.func.vmap(
+        torch.func.grad(lambda *y: f(*y).sin().sum())
+    )(*(torch.stack([y, -y]) for y in x)),
+    'grad of vmap': lambda f, x: torch.func.grad(
+        lambda *y: torch.func.vmap(f)(*y).sin().sum()
+    )(*(torch.stack([y, -y]) for y in x)),
+}
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
+@pytest.mark.parametrize('transform', TRANSFORMS.values(), ids=TRANSFORMS)
+def test_functional_transforms(transform, function, device):
+    function, count = function
+    reference = REFERENCES[function.__name__]
+    inputs = make((2, 2, 3, 3, 4), 3, 2, torch.float64, device, 1)[:count]
+    torch.testing.assert_close(
+        transform(lambda *x: function(*x, 3, 2), inputs),
+        transform(lambda *x: reference(*x, 3, 2), inputs),
+    )
+
+
+def test_functional_transforms_of_norm_project(device):
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, device=device)
+        for shape in ((2, 4, 3, 3), (4,), (4,), (3, 4), (3,))
+    ]
+
+    def two_steps(x, norm_weight, norm_bias, weight, bias):
+        x = x.movedim(1, -1)
+        x = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias)
+        return F.linear(x, weight, bias).movedim(-1, 1)
+
+    for name in ('grad', 'vjp'):
+        transform = TRANSFORMS[name]
+        torch.testing.assert_close(
+            transform(norm_project, inputs), transform(two_steps, inputs)
+        )
+
+
+def test_derivatives_that_there_are_not_are_refused(function, device):
+    """In a sentence; a zero would be worse."""
+    function, count = function
+    inputs = make((1, 2, 2, 3, 3), 5, 2, torch.float64, device)[:count]
+
+    def f(x):
+        return function(x, *inputs[1:]).square().sum()
+
+    grad = torch.func.grad
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        grad(lambda x: grad(f)(x).sum())(inputs[0])
+    with pytest.raises(RuntimeError, match='no forward-mode derivative'):
+        torch.func.jvp(f, (inputs[0],), (inputs[0],))
 
 
 @pytest.mark.skipif(
