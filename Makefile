@@ -11,13 +11,14 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det test lint format cuda-check benchmark tables race \
-  pictures gpu clean
+.PHONY: help env demo demo-det test fuzz lint format cuda-check benchmark tables \
+  race pictures gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
 	@echo 'make demo-det    the same for Faster R-CNN'
 	@echo 'make test        lint, CUDA compile check and all tests'
+	@echo 'make fuzz        ten thousand random calls of the operators'
 	@echo 'make env         only prepare .venv, which the others do by themselves'
 	@echo 'make lint        check style;  make format: mend it'
 	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is there'
@@ -43,6 +44,9 @@ demo-det: env
 
 test: env lint cuda-check
 	$(BIN)/python -m pytest
+
+fuzz: env
+	$(BIN)/python -m tests.ops.fuzz --cases 10000 --seed $(or $(SEED),0)
 
 lint: env
 	$(BIN)/ruff check .
