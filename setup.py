@@ -131,7 +131,9 @@ setup(
     packages=find_packages(include=['mmsapa', 'mmsapa.*']),
     # torch, mmcv, mmengine, mmseg and mmdet are missing on purpose: pip
     # would put its own choice in place of the builds and forks that are
-    # installed. The extras name them for those who want pip to fetch them.
+    # installed. The extras name them for those who want pip to fetch them;
+    # the official ones and the forks have the same import names, and must
+    # not be mixed.
     install_requires=[],
     extras_require={
         'seg': [
@@ -142,6 +144,16 @@ setup(
             'regex',
         ],
         'det': ['mmengine>=0.10', 'mmcv>=2.0.0rc4,<2.2', 'mmdet>=3.3'],
+        'seg-onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3',
+            'onedl-mmsegmentation>=1.4',
+        ],
+        'det-onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3',
+            'onedl-mmdetection>=3.5',
+        ],
         'dev': ['pytest', 'ruff', 'clang-format', 'ninja'],
     },
     ext_modules=[make_extension()],
