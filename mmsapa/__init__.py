@@ -14,4 +14,4 @@ __version__ = '0.1.0'
 _is_asked = 'mmsapa.info' in sys.orig_argv
 
 if find_spec('mmengine') and find_spec('mmcv') and not _is_asked:
-    from . import pretrained, upsamplers  # noqa: F401
+    from . import upsamplers  # noqa: F401
