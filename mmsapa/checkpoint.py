@@ -96,6 +96,8 @@ def read_checkpoint(path, map_location='cpu'):
     allow_training_checkpoints()
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location)
+    except CheckpointError:
+        raise
     except (
         *(AttributeError, EOFError, ImportError, IndexError, KeyError),
         *(OSError, RuntimeError, ValueError, pickle.UnpicklingError),

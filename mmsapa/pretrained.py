@@ -1,8 +1,8 @@
 """Pretrained weights by the addresses that configs name.
 
 mmengine finds them, but asks torchvision for ``torchvision://NAME``, and
-answers a machine without a network with a traceback. Importing mmsapa mends
-both, for every config and tool.
+answers a machine without a network with a traceback. :func:`register_loaders`
+mends both; the tools call it.
 """
 
 import difflib
@@ -29,8 +29,10 @@ from mmengine.runner.checkpoint import (
     load_from_torchvision,
 )
 
+from mmsapa.checkpoint import CheckpointError
 
-class PretrainedError(ValueError):
+
+class PretrainedError(CheckpointError):
     """Weights that a config names cannot be had; says what to do."""
 
 
@@ -132,6 +134,3 @@ def register_loaders():
             CheckpointLoader.register_scheme(
                 prefix, _explained(load), force=True
             )
-
-
-register_loaders()

@@ -24,6 +24,7 @@ from mmsapa.checkpoint import (
 )
 from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
 from mmsapa.data_checks import missing_paths
+from mmsapa.pretrained import register_loaders
 from mmsapa.safe_runner import KeepsFiles, SafeRunner
 from mmsapa.test_options import evaluators
 
@@ -243,6 +244,7 @@ def build_runner(cfg):
     processes talk over gloo, and each norm looks at its own share.
     """
     allow_training_checkpoints()
+    register_loaders()
     for split in ('val', 'test'):
         # Who switches off a part of a loop has no use for the rest.
         parts = [f'{split}_{x}' for x in ('dataloader', 'evaluator', 'cfg')]

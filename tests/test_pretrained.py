@@ -15,7 +15,13 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
 from mmsapa import pretrained
-from mmsapa.pretrained import PretrainedError, find_weights
+from mmsapa.pretrained import (
+    PretrainedError,
+    find_weights,
+    register_loaders,
+)
+
+register_loaders()
 
 ROOT = Path(__file__).parents[1] / 'configs'
 TORCHVISION = 'https://download.pytorch.org/models/'
