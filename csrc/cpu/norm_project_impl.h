@@ -200,10 +200,9 @@ void stage(const NormProjectShape& s, const PixelTile& tile,
   }
 }
 
-// What overflows squares or is no number at all comes out as a definition
-// says it that takes no short cuts: pixel `at` of a tile, in its panel.
-//
-// Normalises the pixel in place, and returns mean and 1 / sigma.
+// Normalizes a pixel in its panel, and returns mean and 1 / sigma, by the
+// definition and without short cuts: what overflows squares, or is no number,
+// needs that.
 template <typename A, typename T>
 std::pair<A, A> normalize(const NormProjectShape& s,
                           const T* x /* [C, P], of the pixel */, A eps,

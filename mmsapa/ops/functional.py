@@ -29,8 +29,10 @@ def sapa_upsample(
     their last row or column once more (:func:`extend_to`).
     All K x K weights of a pixel live in registers: memory beyond inputs and
     output is small, forward and backward. The backward pass is deterministic
-    and has no second derivative. Accumulation is in float32 or wider. Under
-    autocast all three inputs are cast to autocast's dtype.
+    and has no second derivative, and there is no forward mode; grad, vjp,
+    jacrev and vmap of torch.func work. NaN and infinities come out as in
+    :func:`sapa_upsample_reference`. Accumulation is in float32 or wider.
+    Under autocast all three inputs are cast to autocast's dtype.
 
     Args:
         query (Tensor[N, E, Hq, Wq]): Embedded guide, high resolution;

@@ -20,7 +20,7 @@ from mmsapa.ops import (
     sapa_upsample_reference,
     sapa_upsample_tiled,
 )
-from mmsapa.ops.checks import extend_to
+from mmsapa.ops.functional import extend_to
 
 # Largest error allowed, as a share of the largest number of the result.
 TOLERANCES = {
@@ -104,6 +104,7 @@ def spoil(tensors, rng, huge):
         return False
     # Two that are huge are too many: an order of summation would decide
     # what overflows.
+    dtype = tensors[0].dtype  # a weight may be wider than its map
     huge = huge and rng.random() < 0.2
     if huge:
         tensors = rng.sample(tensors[:-1], 1)
@@ -115,7 +116,7 @@ def spoil(tensors, rng, huge):
             at = rng.randrange(x.numel())
             sign = rng.choice((-1, 1))
             if huge:
-                flat[at] = sign * HUGE[x.dtype]
+                flat[at] = sign * HUGE[dtype]
                 continue
             kind = rng.choice(('nan', 'nan', 'inf', 'tiny', 'zero'))
             flat[at] = {
@@ -278,22 +279,16 @@ def failure(number):
     exact = with_gradients(
         functions[1], [x.double() for x in inputs], rest, grad.double()
     )
-    parts = exact
-    if functions[0] is not norm_project and is_short(inputs, rest):
-        # A cell and its copies are rounded before they are summed, and
-        # their sum may be small.
-        query, *maps = (x.double() for x in inputs)
-        maps = [extend_to(x, query.shape[2:], rest[1]) for x in maps]
-        parts = with_gradients(
-            functions[1], [query, *maps], rest, grad.double()
-        )
     for i, like in enumerate([grad, *inputs]):
         rounded = 0
         if functions[0] is norm_project:
             # Backward takes from the result what that had room for.
             rounded = rounding(inputs, grad) if i == 1 else 0
-        elif parts is not exact:
-            rounded = 3 * largest_of(parts[i])
+        elif i > 1 and is_short(inputs, rest):
+            # A cell and its copies are rounded before they are summed.
+            copies = extended(inputs, rest)
+            copies = with_gradients(functions[1], copies, rest, grad)
+            rounded = 4 * largest_of(copies[i].double())
         wrong = f'got shape {list(got[i].shape)} and {got[i].dtype}'
         if (got[i].shape, got[i].dtype) == (like.shape, like.dtype):
             wrong = difference(
@@ -311,6 +306,12 @@ def failure(number):
                 f'{wrong}'
             )
     return None
+
+
+def extended(inputs, rest):
+    """SAPA's inputs with low-res maps that are not short."""
+    size = inputs[0].shape[2:]
+    return [inputs[0], *(extend_to(x, size, rest[1]) for x in inputs[1:])]
 
 
 def is_short(inputs, rest):
