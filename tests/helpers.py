@@ -64,7 +64,7 @@ ENVIRONMENT = dict(
     OMP_NUM_THREADS='1',
 )
 # No test waits longer for a process, in seconds.
-PATIENCE = 300
+PATIENCE = 900
 
 
 def make_data(folder, kind, train=8, val=2):

@@ -31,7 +31,7 @@ def test_ctrl_c_reaches_it_in_a_background_job_too():
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert result.returncode == 0, result.stdout
     assert '1 passed' in result.stdout
@@ -72,7 +72,7 @@ def test_the_set_up_ends_an_orphan_that_ignores_ctrl_c(tmp_path, monkeypatch):
         lock.write(f'{ended.pid} {orphan.pid}\n')
     try:
         setup_env.Runner().acquire()
-        assert orphan.wait(timeout=10) == -signal.SIGTERM
+        assert orphan.wait(timeout=60) == -signal.SIGTERM
     finally:
         orphan.kill()
         orphan.wait()

@@ -117,7 +117,7 @@ def run_module(*paths):
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert not result.stderr
     return result.returncode, lines(result.stdout)

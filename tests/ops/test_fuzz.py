@@ -25,7 +25,7 @@ def test_narrow_vectors_equal_the_reference(capability):
         env=dict(os.environ, ATEN_CPU_CAPABILITY=capability),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     if capability.upper() not in result.stdout.splitlines()[0]:

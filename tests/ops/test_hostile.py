@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-SECONDS = 300
+SECONDS = 900
 
 
 @pytest.mark.skipif(

@@ -149,7 +149,7 @@ assert "Theirs already and stays so" in str(warning.message)
 assert type(UpsampleSlot(dict(type='dysample'), 4).layer) is Theirs
 assert type(UpsampleSlot(dict(type='mmsapa.dysample'), 4).layer) is DySample
 """
-    subprocess.run([sys.executable, '-c', script], check=True, timeout=300)
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=900)
 
 
 def test_an_inherited_mode_does_not_matter():
