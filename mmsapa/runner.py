@@ -24,9 +24,9 @@ from mmsapa.checkpoint import (
 )
 from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
 from mmsapa.data_checks import missing_paths
+from mmsapa.evaluation_options import evaluators
 from mmsapa.pretrained import register_loaders
 from mmsapa.safe_runner import KeepsFiles, SafeRunner
-from mmsapa.test_options import evaluators
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'

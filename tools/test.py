@@ -1,5 +1,6 @@
 """Test a segmentor of MMSegmentation or a detector of MMDetection."""
 
+from mmsapa.evaluation_options import prepare_test
 from mmsapa.runner import (
     argument_parser,
     build_runner,
@@ -8,7 +9,6 @@ from mmsapa.runner import (
     interruptible,
     load_config,
 )
-from mmsapa.test_options import prepare_test
 
 
 def parse_args():

@@ -156,14 +156,15 @@ def check_sizes(
 def is_plain(module: nn.Module, kind: type) -> bool:
     """Whether a module does what its type does with its weights, and no more.
 
-    What is pruned, parametrized, wrapped or hooked has to be called; weights
-    of a plain one may be read and folded into others.
+    What is pruned, parametrized, wrapped or hooked, or has a ``forward`` of
+    its own, has to be called; weights of a plain one may be read and folded
+    into others.
 
     Args:
         module (nn.Module): Any.
         kind (type): Its very type, not one derived from it.
     """
-    if type(module) is not kind:
+    if type(module) is not kind or 'forward' in module.__dict__:
         return False
     hooks = (
         module._forward_hooks,
@@ -174,8 +175,8 @@ def is_plain(module: nn.Module, kind: type) -> bool:
     # mmengine hooks all modules to count FLOPs, and changes nothing.
     return not any(hooks) or all(
         hook.__module__ == 'mmengine.analysis.jit_analysis'
-        for kind in hooks
-        for hook in kind.values()
+        for table in hooks
+        for hook in table.values()
     )
 
 
