@@ -28,7 +28,8 @@ help:
 	@echo 'make pictures    train all that the README shows, and draw it'
 	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
-	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.12).'
+	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.14),'
+	@echo 'STACK=onedl make ... the maintained forks of the libraries, as from 3.13 on.'
 
 env:
 	@command -v '$(PYTHON)' >/dev/null || { echo "There is no" \
@@ -72,12 +73,13 @@ build/cuda-check/%.o: csrc/% Makefile | env
 	@mkdir -p $(@D)
 	@echo 'nvcc -c $<'
 	@torch=$$(echo .venv/lib/python3*/site-packages/torch/include) && \
-	  $(NVCC) -c $< -o $@ -MD -MP -MF $(@:.o=.d) -O3 -t 2 -Xcompiler -fPIC \
+	  $(NVCC) -c $< -o $@.part -MD -MP -MT $@ -MF $(@:.o=.d) -O3 -t 2 -Xcompiler -fPIC \
 	  -gencode arch=compute_80,code=sm_80 \
 	  -gencode arch=compute_90,code=sm_90 \
 	  -DC10_USING_CUSTOM_GENERATED_MACROS -Icsrc \
 	  -isystem $$torch -isystem $$torch/torch/csrc/api/include \
 	  -Xptxas -v 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
+	@mv $@.part $@
 
 -include $(CUDA_OBJECTS:.o=.d)
 
@@ -128,5 +130,5 @@ gpu: env
 	  configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py
 
 clean:
-	rm -rf .venv/stamps .venv .venv.lock build dist *.egg-info mmsapa/_C*.so
+	rm -rf .venv/made.json .venv .venv.lock build dist *.egg-info mmsapa/_C*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,5 @@
-"""Tests end, also as a background job, and so does the set-up."""
+"""Tests end, also as a background job."""
 
-import fcntl
-import importlib.util
 import os
 import signal
 import subprocess
@@ -46,33 +44,3 @@ def test_no_program_is_waited_for_for_ever(tmp_path, monkeypatch):
     process = start(tmp_path, 'sleep', 60)
     with pytest.raises(pytest.fail.Exception, match='no checkpoint'):
         helpers.wait_for_note(process, tmp_path)
-
-
-def test_the_set_up_ends_an_orphan_that_ignores_ctrl_c(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location(
-        'setup_env', ROOT / 'tools/setup_env.py'
-    )
-    setup_env = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup_env)
-    monkeypatch.setattr(setup_env, 'ROOT', tmp_path)
-    sleep = setup_env.time.sleep
-    monkeypatch.setattr(setup_env.time, 'sleep', lambda _: sleep(0.01))
-    ended = subprocess.Popen(['true'])
-    ended.wait()
-    with open(tmp_path / '.venv.lock', 'a+') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        orphan = subprocess.Popen(
-            ['sh', '-c', 'trap "" INT; echo; while :; do sleep 0.1; done'],
-            env=dict(os.environ, VIRTUAL_ENV=str(setup_env.VENV)),
-            stdout=subprocess.PIPE,
-            pass_fds=[lock.fileno()],
-            start_new_session=True,
-        )
-        orphan.stdout.readline()
-        lock.write(f'{ended.pid} {orphan.pid}\n')
-    try:
-        setup_env.Runner().acquire()
-        assert orphan.wait(timeout=60) == -signal.SIGTERM
-    finally:
-        orphan.kill()
-        orphan.wait()
