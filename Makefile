@@ -11,13 +11,15 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det test fuzz lint format cuda-check benchmark tables \
-  race pictures gpu clean
+.PHONY: help env demo demo-det test test-matrix interrupt fuzz lint format \
+  cuda-check benchmark tables race pictures gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
 	@echo 'make demo-det    the same for Faster R-CNN'
 	@echo 'make test        lint, CUDA compile check and all tests'
+	@echo 'make test-matrix ROW=...  the tests with another PyTorch or Python'
+	@echo 'make interrupt   stop make demo in every step, and see that it goes on'
 	@echo 'make fuzz        ten thousand random calls of the operators'
 	@echo 'make env         only prepare .venv, which the others do by themselves'
 	@echo 'make lint        check style;  make format: mend it'
@@ -45,6 +47,14 @@ demo-det: env
 
 test: env lint cuda-check
 	$(BIN)/python -m pytest
+
+# Takes half an hour: MMCV is compiled.
+interrupt:
+	'$(PYTHON)' tests/interrupt_demo.py
+
+# Such as ROW=torch-2.4; without a row it lists them.
+test-matrix:
+	'$(PYTHON)' tools/test_matrix.py $(ROW)
 
 fuzz: env
 	$(BIN)/python -m tests.ops.fuzz --cases 10000 --seed $(or $(SEED),0)
