@@ -12,7 +12,7 @@ import sysconfig
 import pytest
 from packaging.requirements import Requirement
 
-from .helpers import ROOT, finish, start
+from .helpers import ENVIRONMENT, ROOT, finish, start
 
 SCRIPT = ROOT / 'tools/setup_env.py'
 # The set-up with steps that do nothing, but take as long as they are told to.
@@ -24,7 +24,6 @@ spec.loader.exec_module(it)
 
 def step(number):
     def work(made):
-        made['python'] = '{}.{}'.format(*sys.version_info)
         it.PYTHON.parent.mkdir(parents=True, exist_ok=True)
         it.PYTHON.touch()
         (it.ROOT / 'mmsapa/_C.so').touch()
@@ -124,17 +123,6 @@ def test_all_that_is_missing_of_python_in_one_sentence(
 def test_a_stack_that_is_none(setup_env, monkeypatch):
     monkeypatch.setenv('STACK', 'mim')
     assert message(setup_env) == 'STACK expects official or onedl, got mim.'
-
-
-def test_an_environment_is_not_turned_into_another(setup_env, monkeypatch):
-    setup_env.PYTHON.parent.mkdir(parents=True)
-    setup_env.PYTHON.touch()
-    made = dict(done=['0'], cuda=False, stack='official', python='3.12')
-    setup_env.write(made)
-    monkeypatch.setenv('PYTHON', 'python3.11')
-    assert 'made with PYTHON 3.12, not with 3.11' in message(setup_env)
-    monkeypatch.setenv('STACK', 'onedl')
-    assert 'made with STACK official, not with onedl' in message(setup_env)
 
 
 @pytest.mark.parametrize('version', ['3.10', '3.11', '3.12', '3.13', '3.14'])
@@ -237,6 +225,29 @@ def test_what_has_changed_is_done_again(clone):
     (clone / 'mmsapa/_C.so').unlink()
     finish(steps.start(0))
     assert steps.worked()[9:] == ['3']
+
+
+def test_another_stack_begins_with_a_new_environment(clone, monkeypatch):
+    """The forks have the libraries' import names: never one over the other."""
+    steps = Steps(clone)
+    finish(steps.start(0))
+    monkeypatch.setitem(ENVIRONMENT, 'STACK', 'onedl')
+    assert 'OpenMMLab (onedl)' in finish(steps.start(0))
+    assert steps.worked() == ['1', '2', '3'] * 2
+    monkeypatch.delitem(ENVIRONMENT, 'STACK')
+    assert finish(steps.start(0)) == ''
+
+
+def test_cuda_asked_for_once_is_kept(clone, monkeypatch):
+    """As in a container that is built where no GPU is seen."""
+    steps = Steps(clone)
+    finish(steps.start(0))
+    for flag in ('1', '0'):
+        monkeypatch.setitem(ENVIRONMENT, 'FORCE_CUDA', flag)
+        finish(steps.start(0))
+        monkeypatch.delitem(ENVIRONMENT, 'FORCE_CUDA')
+        assert finish(steps.start(0)) == ''
+    assert steps.worked() == ['1', '2', '3', '2', '3', '2', '3']
 
 
 def test_two_at_once_take_turns(clone):

@@ -134,13 +134,12 @@ def pins(name):
     return ROOT / 'requirements' / (name + '.txt')
 
 
-def install_packages(made):
+def install_packages(_):
     """Make ``.venv`` anew, with all that is taken ready-made."""
     shutil.rmtree(str(VENV), ignore_errors=True)
     run(sys.executable, '-m', 'venv', VENV)
     pip('install', '-r', pins('build'))
     pip('install', '-r', pins('runtime'), '-r', pins('tests'))
-    made['python'] = '{}.{}'.format(*sys.version_info)
 
 
 def install_stack(made):
@@ -153,7 +152,7 @@ def install_stack(made):
         sys.exit(
             'FORCE_CUDA=1 expects a CUDA build of PyTorch and a CUDA toolkit '
             f'(nvcc), and one is missing beside PyTorch {torch}: install it, '
-            'or run `make clean` and leave FORCE_CUDA out.'
+            'or run `FORCE_CUDA=0 make env`.'
         )
     # MMCV asks for the toolkit as soon as it sees a GPU.
     target, env = 'cpu', dict(FORCE_CUDA='0', CUDA_VISIBLE_DEVICES='')
@@ -204,13 +203,15 @@ def set_up(made):
         (build_mmsapa, sources, 'the operators of mmsapa'),
     )
     for index, (step, files, title) in enumerate(steps):
-        key = hashlib.sha256(f'{ROOT} {made["cuda"] and index > 0}'.encode())
+        first = step is install_packages
+        wish = ROOT, stack, made['python'], made['cuda'] and not first
+        key = hashlib.sha256(repr(wish).encode())
         for file in files:
             key.update(file.read_bytes())
         gone = step is build_mmsapa and not any(ROOT.glob('mmsapa/_C*.so'))
         if done[index : index + 1] == [key.hexdigest()] and not gone:
             continue
-        check_machine(stack, with_python=step is install_packages)
+        check_machine(stack, with_python=first)
         print(f'.venv, step {index + 1} of 3: {title}', flush=True)
         start = time.time()
         # Whatever interrupts: half a step is none, nor is any after it.
@@ -241,23 +242,19 @@ def main():
         print('Waiting for another make in this clone.', flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
     version = '{}.{}'.format(*sys.version_info)
-    stack = os.environ.get('STACK') or None
-    if stack not in (None, *STACKS):
-        sys.exit(f'STACK expects {" or ".join(STACKS)}, got {stack}.')
-    made = dict(done=[], cuda=False)
+    official = sys.version_info[:2] <= (3, STACKS['official'])
+    made = dict(done=[], python=version, cuda=False)
+    made['stack'] = 'official' if official else 'onedl'
     if MADE.exists() and PYTHON.exists():
-        made = json.loads(MADE.read_text())
-    asked = dict(stack=stack, python=os.environ.get('PYTHON') and version)
-    for name, value in asked.items():
-        if made['done'] and value and value != made[name]:
-            sys.exit(
-                f'.venv was made with {name.upper()} {made[name]}, not with '
-                f'{value}: run `make clean` first.'
-            )
-    if not made['done']:
-        newest = sys.version_info[:2] > (3, STACKS['official'])
-        made['stack'] = stack or ('onedl' if newest else 'official')
-    made['cuda'] |= os.environ.get('FORCE_CUDA') == '1'
+        before = json.loads(MADE.read_text())
+        if before['python'] == version or not os.environ.get('PYTHON'):
+            made = before
+    if os.environ.get('STACK'):
+        made['stack'] = os.environ['STACK']
+    if os.environ.get('FORCE_CUDA'):
+        made['cuda'] = os.environ['FORCE_CUDA'] == '1'
+    if made['stack'] not in STACKS:
+        sys.exit(f'STACK expects official or onedl, got {made["stack"]}.')
     set_up(made)
 
 
