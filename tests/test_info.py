@@ -46,6 +46,7 @@ def test_names_what_is_installed_and_passes_the_self_test(report):
             for name in names
             if name in metadata.packages_distributions()[library]
         ]
+        assert present
         for name in present:
             assert f'{name} {metadata.version(name)}' in found[library]
     assert found['mmcv operators'] == found['sapa layer'] == 'found'
@@ -133,6 +134,17 @@ def test_a_broken_mmcv_is_a_line_and_no_traceback(tmp_path):
     words = 'ImportError: _ext.so: undefined symbol'
     assert f'cannot be imported, {words}' in found['mmcv']
     assert found['sapa layer'] == f'none, {words}'
+
+
+def test_a_fork_over_the_official_library_is_named(tmp_path):
+    for name in ('mmcv', 'onedl-mmcv'):
+        folder = tmp_path / f'{name.replace("-", "_")}-99.0.dist-info'
+        folder.mkdir()
+        (folder / 'METADATA').write_text(f'Name: {name}\nVersion: 99.0\n')
+        (folder / 'top_level.txt').write_text('mmcv\n')
+    pytest.importorskip('mmcv')
+    _, found = run_module(tmp_path)
+    assert found['mmcv'].endswith(' (mmcv 99.0, onedl-mmcv 99.0)')
 
 
 def test_a_broken_torch_is_a_line_and_a_failure(tmp_path):
