@@ -1,10 +1,35 @@
 """Reading configs: text and pure Python ones alike."""
 
+from importlib import metadata
+from importlib.util import find_spec
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
 LIBRARIES = ('mmseg', 'mmdet')
 
 
 class ConfigError(ValueError):
     """A config asks for what cannot be; the message says what to do."""
+
+
+def read_config(path):
+    """Read a config file as mmengine does, with any MMSegmentation.
+
+    Args:
+        path (str | Path): File.
+
+    Returns:
+        Config: What it holds.
+    """
+    # mmengine looks for bases such as 'mmseg::…' in a distribution named
+    # mmsegmentation, which forks are not; by the module's name it finds both.
+    try:
+        metadata.version(MODULE2PACKAGE['mmseg'])
+    except metadata.PackageNotFoundError:
+        if find_spec('mmseg'):
+            MODULE2PACKAGE['mmseg'] = 'mmseg'
+    return Config.fromfile(path)
 
 
 def type_name(cfg):

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -22,7 +22,13 @@ from mmsapa.checkpoint import (
     check_file,
     shorten,
 )
-from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
+from mmsapa.config import (
+    ConfigError,
+    leaf_datasets,
+    library_of,
+    read_config,
+    type_name,
+)
 from mmsapa.data_checks import missing_paths
 from mmsapa.evaluation_options import evaluators
 from mmsapa.pretrained import register_loaders
@@ -126,7 +132,7 @@ def load_config(
     if not osp.isfile(config):
         sys.exit(f'There is no config file {config}.')
     try:
-        cfg = Config.fromfile(config)
+        cfg = read_config(config)
     except Exception as error:  # a config is a program: it may raise anything
         kind = type(error).__name__
         sys.exit(f'Cannot read {config}: {kind}, {shorten(error)}')

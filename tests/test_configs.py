@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmsapa.config import read_config
 from mmsapa.demo_data import CLASSES, make_scene
 
 from .upsamplers.test_sapa import assert_initialised, expected_macs
@@ -31,7 +32,7 @@ FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
 
 
 def load(config, scope):
-    cfg = Config.fromfile(ROOT / config)
+    cfg = read_config(ROOT / config)
     pytest.importorskip(cfg.default_scope)
     scope(cfg.default_scope)
     # No download.

@@ -2,7 +2,9 @@
 # has it with Swin-S at 512x512; the larger backbone and crop are those of
 # MaskFormer's authors, as MMSegmentation has them for Mask2Former.
 _base_ = (
-    'mmseg::maskformer/maskformer_swin-s_upernet_8xb2-160k_ade20k-512x512.py'  # noqa: E501
+    # 'mmseg::' would find no fork of MMSegmentation.
+    __import__('mmseg').__path__[0]
+    + '/.mim/configs/maskformer/maskformer_swin-s_upernet_8xb2-160k_ade20k-512x512.py'  # noqa: E501
 )
 custom_imports = dict(imports=['mmsapa'], allow_failed_imports=False)
 

@@ -1,5 +1,9 @@
 # SegFormer-B1 with SAPA-G on ADE20K, by the protocol of the SAPA paper.
-_base_ = 'mmseg::segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py'
+_base_ = (
+    # 'mmseg::' would find no fork of MMSegmentation.
+    __import__('mmseg').__path__[0]
+    + '/.mim/configs/segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py'
+)
 custom_imports = dict(imports=['mmsapa'], allow_failed_imports=False)
 
 model = dict(

@@ -3,13 +3,13 @@ import torch
 
 pytest.importorskip('mmseg')
 
-from mmengine.hub import get_config  # noqa: E402
 from mmseg.models.necks import Feature2Pyramid  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 
+from mmsapa.config import read_config  # noqa: E402
 from mmsapa.seg import UPerHead  # noqa: E402
 
-CONFIG = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'
+BASE = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'
 LAYERS = ['sapa', 'fade', 'a2u', 'indexnet', 'dysample', 'deconv']
 LAYERS += ['pixel_shuffle', 'nearest', 'bilinear']
 HEAD = dict(
@@ -18,13 +18,15 @@ HEAD = dict(
 
 
 @pytest.mark.parametrize('kind', LAYERS)
-def test_a_vit_takes_images_of_any_size(kind, scope):
+def test_a_vit_takes_images_of_any_size(kind, scope, tmp_path):
     """MMSegmentation's own ViT with UPerNet, and one line more.
 
     Its coarsest level is half of the tokens' map, rounded down.
     """
     scope('mmseg')
-    cfg = get_config(CONFIG).model
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {BASE!r}')
+    cfg = read_config(config).model
     cfg.pretrained = cfg.auxiliary_head = None
     cfg.backbone.update(embed_dims=8, num_layers=4, num_heads=2)
     cfg.backbone.update(out_indices=(0, 1, 2, 3), img_size=64)
