@@ -9,6 +9,12 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 MAX_WINDOW = 512
 
 
+def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums of numbers of ``dtype`` are taken in."""
+    # As torch.promote_types, which torch 2.1 cannot compile.
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def autocast_dtype(device_type: str):
     """Autocast's dtype for the device, or None where it is off."""
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
@@ -160,7 +166,7 @@ def check_projection(name: str, x: Tensor, weight: Tensor, bias: Tensor):
         ValueError: If sizes, dtypes or devices do not fit together.
     """
     check_map(name, 'x', x)
-    exact = torch.promote_types(x.dtype, torch.float32)
+    exact = accumulate_dtype(x.dtype)
     n, c, h, w = x.shape
     for role, tensor in (('weight', weight), ('bias', bias)):
         if (

@@ -4,7 +4,12 @@ import torch
 from torch import Tensor
 
 from . import registrations  # noqa: F401  defines torch.ops.mmsapa
-from .checks import check_norm_project, check_sapa, extend_to
+from .checks import (
+    accumulate_dtype,
+    check_norm_project,
+    check_sapa,
+    extend_to,
+)
 
 
 def sapa_upsample(
@@ -129,7 +134,7 @@ def norm_project(
     """
     check_norm_project(x, norm_weight, norm_bias, weight, bias, eps)
     # Elementwise and in full precision, whatever autocast makes of products.
-    exact = torch.promote_types(x.dtype, torch.float32)
+    exact = accumulate_dtype(x.dtype)
     weight = weight.to(exact)
     folded = weight * norm_weight.to(exact)
     folded = folded - folded.mean(1, keepdim=True)

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_eps, check_projection, check_sapa
-
-
-def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+from .checks import (
+    accumulate_dtype,
+    check_eps,
+    check_projection,
+    check_sapa,
+)
 
 
 def _windows(
@@ -30,7 +31,7 @@ def _windows(
         Tensor[N, C, K*K, Hq, Wq]: Windows, row-major, in the dtype that sums
         are taken in.
     """
-    x = x.to(_accumulate_dtype(x.dtype))
+    x = x.to(accumulate_dtype(x.dtype))
     # Every query has a cell: the last ones once more where the map is short.
     for dim, queries in ((2, size[0]), (3, size[1])):
         cells = torch.arange(-(-queries // scale_factor), device=x.device)
@@ -76,7 +77,7 @@ def sapa_upsample_reference(
         kernel_size,
         scale_factor,
     )
-    dtype = _accumulate_dtype(query.dtype)
+    dtype = accumulate_dtype(query.dtype)
     weights = sapa_kernels_reference(
         query.to(dtype), key.to(dtype), kernel_size, scale_factor
     )

@@ -187,7 +187,7 @@ def _differentiate(
         saves_results (bool): Whether backward takes the results in place of
             the sizes. Only the first of them is differentiable.
     """
-    name = op._opname
+    name = op.overloadpacket.__name__
 
     class Backward(Function):
         @staticmethod
@@ -281,7 +281,7 @@ def _autocast(op, count):
 
     for device_type in ('cpu', 'cuda'):
         _library.impl(
-            op._opname,
+            op.overloadpacket.__name__,
             functools.partial(autocast, device_type),
             f'Autocast{device_type.upper()}',
         )
@@ -295,10 +295,14 @@ def _count_flops(op, macs):
         macs (callable): Its multiply-accumulates, from its arguments, where
             tensors are shapes; each is two FLOPs.
     """
-    if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
-        flop_counter.register_flop_formula(op.overloadpacket)(
-            lambda *args, out_shape=None: 2 * macs(*args)
-        )
+
+    def formula(*args, out_shape=None):
+        return 2 * macs(*args)
+
+    if hasattr(flop_counter, 'register_flop_formula'):
+        flop_counter.register_flop_formula(op.overloadpacket)(formula)
+    else:  # torch 2.1
+        flop_counter.flop_mapping[op.overloadpacket] = formula
 
 
 def _register_sapa(name, tensors, out_channels, plain):

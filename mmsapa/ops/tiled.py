@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_sapa, extend_to
+from .checks import accumulate_dtype, check_sapa, extend_to
 
 # Cells to a side. The queries of a tile share one halo; a larger one wastes
 # more on pairs that no window holds, a smaller one copies more of the halo.
@@ -46,7 +46,7 @@ def sapa_upsample_tiled(
         key, value = (
             extend_to(x, query.shape[2:], scale_factor) for x in (key, value)
         )
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = accumulate_dtype(query.dtype)
     tiles = [-(-size // TILE) for size in key.shape[2:]]
     queries = _tile(query.to(dtype), tiles, TILE * scale_factor, 0)
     keys = _tile(key.to(dtype), tiles, TILE, kernel_size // 2)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ..ops.checks import accumulate_dtype
 from ..registry import register_upsample_layer
 
 
@@ -109,7 +110,7 @@ class DySample(BaseModule):
         n, _, h, w = x.shape
         s = self.scale_factor
         # Places in half precision would be off by tenths of a pixel.
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = accumulate_dtype(x.dtype)
         # From pixels of x to grid_sample's -1 ... 1.
         per_pixel = torch.tensor([2 / w, 2 / h], dtype=dtype, device=x.device)
         offsets = offsets.to(dtype).view(n, 2, self.groups, s * h, s * w)

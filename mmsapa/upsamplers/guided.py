@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..ops.checks import extend_to
+from ..ops.checks import accumulate_dtype, extend_to
 
 
 class GuidedUpsampler(BaseModule):
@@ -210,7 +210,7 @@ def reassemble(x: Tensor, kernels: Tensor, scale_factor: int) -> Tensor:
     s = scale_factor
     size = kernels.shape[2:]
     k = math.isqrt(kernels.shape[1])
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = accumulate_dtype(x.dtype)
     # The high-res pixels in a pixel of x become an axis before the rows, so
     # that what is multiplied lies in memory as x does.
     kernels = F.pad(kernels, [0, w * s - size[1], 0, h * s - size[0]])

@@ -18,6 +18,7 @@ from mmsapa.ops import (
     sapa_upsample,
     sapa_upsample_reference,
 )
+from mmsapa.ops.checks import autocast_dtype
 
 from .test_functional import make
 
@@ -205,6 +206,8 @@ def test_autocast_takes_any_mixture(function, dtype, device):
     expected = function(*cast)
     mixed = [inputs[0].requires_grad_(), *cast[1:]]
     with torch.autocast(device, dtype):
+        if autocast_dtype(device) != dtype:
+            pytest.skip(f'this torch has no autocast to {dtype} on {device}')
         out = function(*mixed)
         assert out.dtype == dtype
         assert torch.equal(out, expected)

@@ -26,7 +26,9 @@ LAYERS = [
 
 @pytest.mark.parametrize('kind', LAYERS)
 @pytest.mark.parametrize('scale', [2, 3])
-def test_any_layer_reaches_the_guides_size(kind, scale, device):
+def test_any_layer_reaches_the_guides_size(kind, scale, device, request):
+    if kind == 'carafe':
+        request.getfixturevalue('carafe')
     slot = UpsampleSlot(dict(type=kind), 8, scale_factor=scale).to(device)
     x = torch.randn(2, 8, 4, 5, device=device)
     if kind == 'carafe' and device == 'cpu':
@@ -62,7 +64,7 @@ def test_a_map_that_is_short_gets_its_last_row_once_more(kind):
         ('Faster R-CNN', 0.22),
     ],
 )
-def test_carafe_is_as_large_as_published(model, published):
+def test_carafe_is_as_large_as_published(model, published, carafe):
     """SAPA's paper, semantic segmentation and object detection."""
     slot = functools.partial(UpsampleSlot, dict(type='carafe'))
     assert in_millions(slot, model) == published
