@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from glob import glob
 from pathlib import Path
@@ -24,9 +25,22 @@ NO_TORCH = (
     '--no-build-isolation pip builds in an empty environment, where torch '
     'is not importable).'
 )
+TOO_OLD = (
+    'mmsapa needs PyTorch 2.1 or newer, and PyTorch {torch} is installed: '
+    'install a newer one.'
+)
+NO_LINUX = (
+    'mmsapa builds on Linux alone, and this is {platform}: build it there '
+    '(on Windows in WSL; MSVC cannot compile the CPU kernels).'
+)
 NO_COMPILER = (
     'mmsapa compiles its operators, and no C++ compiler was found: install '
     'one (Debian: apt install g++) or name it in CXX.'
+)
+OTHER_CUDA = (
+    'PyTorch {torch} is built for CUDA {theirs}, and the CUDA toolkit in '
+    '{home} is of version {ours}: name one of version {major}.x in '
+    'CUDA_HOME, or set FORCE_CUDA=0 to build the CPU operators alone.'
 )
 
 
@@ -47,7 +61,8 @@ def wants_cuda():
     if force == '0':
         return False
     is_cuda_torch = torch.version.cuda is not None
-    has_toolkit = cpp_extension.CUDA_HOME is not None
+    # Images that only run CUDA have its folder too, but no compiler.
+    has_toolkit = find_nvcc() is not None
     if force == '1' and not is_cuda_torch:
         raise SystemExit(
             f'FORCE_CUDA=1 is set, but PyTorch {torch.__version__} is not a '
@@ -62,6 +77,55 @@ def wants_cuda():
     return is_cuda_torch and has_toolkit
 
 
+def find_nvcc():
+    """Find the compiler of the CUDA toolkit that PyTorch has found."""
+    home = cpp_extension.CUDA_HOME
+    return home and shutil.which('nvcc', path=os.path.join(home, 'bin'))
+
+
+def ask_nvcc(option):
+    """Run nvcc with an option; return what it prints."""
+    return subprocess.run(
+        [find_nvcc(), option], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def check_toolkit():
+    """Raise if the CUDA toolkit is not of PyTorch's major version."""
+    ours = re.search(r'release (\d+\.\d+)', ask_nvcc('--version')).group(1)
+    theirs = torch.version.cuda
+    major = theirs.partition('.')[0]
+    if ours.partition('.')[0] != major:
+        raise SystemExit(
+            OTHER_CUDA.format(
+                torch=torch.__version__,
+                theirs=theirs,
+                home=cpp_extension.CUDA_HOME,
+                ours=ours,
+                major=major,
+            )
+        )
+
+
+def default_arches():
+    """Choose GPUs to compile for where none is here to be asked.
+
+    Returns:
+        str: A ``TORCH_CUDA_ARCH_LIST``: all that both PyTorch was built for
+        and nvcc knows, from 7.0 on, and PTX of the newest for those to come.
+    """
+    # Without a GPU the public function of older PyTorch lists nothing.
+    built = torch.cuda.get_arch_list() or torch._C._cuda_getArchFlags().split()
+    known = ask_nvcc('--list-gpu-code').split()
+    numbers = [
+        int(arch[3:])
+        for arch in {*built} & {*known}
+        if re.fullmatch(r'sm_\d+', arch)
+    ]
+    arches = [f'{n // 10}.{n % 10}' for n in sorted(numbers) if n >= 70]
+    return ';'.join(arches) + '+PTX'
+
+
 def make_extension():
     """Describe the one shared library that holds all operators."""
     sources = sorted(glob('csrc/*.cpp') + glob('csrc/cpu/*.cpp'))
@@ -72,9 +136,7 @@ def make_extension():
     # GCC's -fopenmp is what makes at::parallel_for parallel. It is left out
     # at link time, so that the threads come from the OpenMP library PyTorch
     # has already loaded and torch.set_num_threads rules them.
-    flags = {'cxx': ['-O3', '-g0']}
-    if sys.platform == 'linux':
-        flags['cxx'].append('-fopenmp')
+    flags = {'cxx': ['-O3', '-g0', '-fopenmp']}
     if wants_cuda():
         kind = cpp_extension.CUDAExtension
         sources += sorted(glob('csrc/cuda/*.cu') + glob('csrc/cuda/*.cpp'))
@@ -110,11 +172,22 @@ class BuildOps(build_ext if torch is None else cpp_extension.BuildExtension):
         """Check what a build needs, then build."""
         if torch is None:
             raise SystemExit(NO_TORCH)
+        if torch.__version__ < (2, 1):
+            raise SystemExit(TOO_OLD.format(torch=torch.__version__))
+        if sys.platform != 'linux':
+            raise SystemExit(NO_LINUX.format(platform=sys.platform))
         # PyTorch compiles with $CXX or c++ and setuptools links with g++.
         compilers = [os.environ['CXX']] if os.environ.get('CXX') else []
         for compiler in compilers or ['c++', 'g++']:
             if not shutil.which(compiler.split()[0]):
                 raise SystemExit(NO_COMPILER)
+        if wants_cuda():
+            check_toolkit()
+            # PyTorch takes the GPUs that it sees, and fails where it sees
+            # none, as in every build of a docker image.
+            arches = os.environ.get('TORCH_CUDA_ARCH_LIST')
+            if not arches and not torch.cuda.device_count():
+                os.environ['TORCH_CUDA_ARCH_LIST'] = default_arches()
         super().run()
 
 
