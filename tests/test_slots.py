@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmsapa.upsamplers import SAPA
 
@@ -167,7 +167,7 @@ def features(name, divisible=False, size=(50, 84), half=round_up):
 
 def run(module, inputs, name):
     """All maps that a module makes."""
-    return tree_leaves(module(inputs, **CASES[name].more))
+    return tree_flatten(module(inputs, **CASES[name].more))[0]
 
 
 @pytest.mark.parametrize('own', [False, True])
