@@ -48,7 +48,7 @@ demo-det: env
 test: env lint cuda-check
 	$(BIN)/python -m pytest
 
-# Takes half an hour: MMCV is compiled.
+# Takes ten minutes.
 interrupt:
 	'$(PYTHON)' tests/interrupt_demo.py
 
