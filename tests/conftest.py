@@ -67,3 +67,10 @@ def scope():
     yield set_scope
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(saved)
+
+
+@pytest.fixture
+def carafe():
+    """MMCV's module, which registers the layer."""
+    reason = 'this mmcv was built without operators, and carafe is one'
+    return pytest.importorskip('mmcv.ops.carafe', reason=reason)
