@@ -251,11 +251,11 @@ def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
 
 def _nearly_fit(high, low, s):
     """Whether one cell more, or none, makes sizes fit."""
-    # A map without a row has none to repeat.
-    return all(
-        (b - 1) * s < a < (b + 1) * s and (b > 0 or a == 0)
-        for a, b in zip(high, low, strict=True)
-    )
+    for a, b in zip(high, low):
+        # A map without a row has none to repeat.
+        if not (b - 1) * s < a < (b + 1) * s or (b == 0 and a > 0):
+            return False
+    return True
 
 
 def _check_window(name, kernel_size, scale_factor):

@@ -62,9 +62,8 @@ def sapa_upsample(
     if check_sapa(
         'sapa_upsample', query, key, value, kernel_size, scale_factor
     ):
-        key, value = (
-            extend_to(x, query.shape[2:], scale_factor) for x in (key, value)
-        )
+        key = extend_to(key, query.shape[2:], scale_factor)
+        value = extend_to(value, query.shape[2:], scale_factor)
     return torch.ops.mmsapa.sapa_upsample(
         query, key, value, kernel_size, scale_factor
     )

@@ -133,7 +133,7 @@ class GuidedUpsampler(BaseModule):
         before = (kernel_size - s) // 2
         after = (
             low * s - high + kernel_size - s - before
-            for low, high in zip(x.shape[2:], guide.shape[2:], strict=True)
+            for low, high in zip(x.shape[2:], guide.shape[2:])
         )
         below, right = after
         return F.pad(guide, [before, right, before, below])
@@ -144,7 +144,7 @@ def check_sizes(
 ):
     """Raise a ValueError if one cell more, or none, will not do for ``x``."""
     s = scale_factor
-    for low, high in zip(x.shape[2:], guide.shape[2:], strict=True):
+    for low, high in zip(x.shape[2:], guide.shape[2:]):
         if not (low - 1) * s < high < (low + 1) * s:
             raise ValueError(
                 f'{name}: expected a guide {s} times the size of x (up to '

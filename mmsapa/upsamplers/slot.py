@@ -125,7 +125,7 @@ class UpsampleSlot(BaseModule):
             # Of a map of odd size less than a cell is not wanted.
             if all(
                 0 <= made - wanted <= self.scale_factor
-                for made, wanted in zip(out.shape[2:], size, strict=True)
+                for made, wanted in zip(out.shape[2:], size)
             ):
                 out = out[..., : size[0], : size[1]]
         if out.shape != (*x.shape[:2], *size):

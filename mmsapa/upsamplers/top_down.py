@@ -216,7 +216,7 @@ def _interpolate(input, size=None, *args, **kwargs):
         index,
         input,
         call.guides,
-        functools.partial(F.interpolate, input, size, *args, **kwargs),
+        lambda: F.interpolate(input, size, *args, **kwargs),
     )
     asked = (size, size) if isinstance(size, int) else size
     if asked is not None and tuple(out.shape[2:]) != tuple(asked):

@@ -16,9 +16,13 @@ import warnings
 
 import numpy
 import torch
-from torch.testing._internal.two_tensor import TwoTensor
 
 from mmsapa import ops
+
+try:
+    from torch.testing._internal.two_tensor import TwoTensor
+except ImportError:  # torch 2.1
+    TwoTensor = None
 
 K, S = 3, 2
 SIZES = dict(n=1, e=4, c=3, h=4, w=5)

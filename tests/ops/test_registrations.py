@@ -18,7 +18,6 @@ from mmsapa.ops import (
     sapa_upsample,
     sapa_upsample_reference,
 )
-from mmsapa.ops.checks import autocast_dtype
 
 from .test_functional import make
 
@@ -200,14 +199,17 @@ def test_compiles_under_autocast(device):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_takes_any_mixture(function, dtype, device):
+    try:
+        with torch.autocast(device, dtype):
+            pass
+    except RuntimeError as error:  # torch 2.1 has none to float16 on a CPU
+        pytest.skip(str(error))
     function, count = function
     inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)[:count]
     cast = [x.to(dtype) for x in inputs]
     expected = function(*cast)
     mixed = [inputs[0].requires_grad_(), *cast[1:]]
     with torch.autocast(device, dtype):
-        if autocast_dtype(device) != dtype:
-            pytest.skip(f'this torch has no autocast to {dtype} on {device}')
         out = function(*mixed)
         assert out.dtype == dtype
         assert torch.equal(out, expected)

@@ -91,6 +91,10 @@ def test_every_upsampler_is_trained(kind):
         assert p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 2),
+    reason='the compiler of torch 2.1 breaks the graph of this head',
+)
 @pytest.mark.parametrize('embedding', ['conv', 'linear'])
 def test_compiles_and_is_copied(embedding):
     sapa = dict(type='sapa')
