@@ -101,6 +101,7 @@ def run(*command, log=None, **env):
         stdout=subprocess.PIPE if log else None,
         stderr=subprocess.STDOUT if log else None,
         universal_newlines=True,
+        errors='replace',
         close_fds=False,  # holds the lock, should this process be killed
     )
     if log:
@@ -112,7 +113,7 @@ def run(*command, log=None, **env):
 def follow(output, log):
     """Write the output to a log and show how far ninja is."""
     start = time.time()
-    with open(str(log), 'w') as file:
+    with open(str(log), 'w', errors='replace') as file:
         for line in output:
             file.write(line)
             step = re.match(r'\s*\[(\d+)/(\d+)\]', line)
