@@ -147,10 +147,12 @@ def call(monkeypatch, name, *args):
     path = str(ROOT / f'tools/{name}.py')
     monkeypatch.chdir(ROOT)
     # The layout of the configs that are written takes longer than the rest.
-    monkeypatch.setattr(
-        'mmengine.config.config.FormatCode',
-        lambda text, **kwargs: (text, False),
-    )
+    for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+        monkeypatch.setattr(
+            f'{module}.FormatCode',
+            lambda text, **kwargs: (text, False),
+            raising=False,  # mmengine has it by itself, its fork does not
+        )
     monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
     # mmengine tells the runs of a process apart by the second they start in.
     last = MMLogger.get_current_instance().instance_name
