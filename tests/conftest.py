@@ -47,6 +47,17 @@ def limit():
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture
+def float16(device, dtype):
+    """PyTorch's own float16, where the test's dtype is that."""
+    old = torch.__version__ < (2, 4)
+    if old and device == 'cpu' and dtype == torch.float16:
+        pytest.skip(
+            "PyTorch's layers and autocast in float16 on a CPU are tested "
+            'from 2.4 on; 2.1 does not have them'
+        )
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

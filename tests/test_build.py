@@ -34,7 +34,7 @@ def build(monkeypatch, tmp_path):
         release='13.0',
         arches='sm_75 sm_80 sm_86 sm_90 sm_100 sm_120',
         cuda='13.0',
-        built='sm_60 sm_75 sm_80 sm_90 sm_90a compute_90',
+        built='sm_60 sm_75 sm_80 sm_90 sm_90a sm_120 compute_120',
         gpus=0,
     ):
         if release:
@@ -71,8 +71,11 @@ def build(monkeypatch, tmp_path):
 
 def test_arches_of_pytorch_and_nvcc_where_there_is_no_gpu(build):
     assert build()
-    assert os.environ['TORCH_CUDA_ARCH_LIST'] == '7.5;8.0;9.0+PTX'
-    # PyTorch reads them so.
+    assert os.environ['TORCH_CUDA_ARCH_LIST'] == '7.5;8.0;9.0;12.0+PTX'
+
+
+def test_pytorch_understands_the_arches(build):
+    build(built='sm_70 sm_75 sm_80 sm_90')
     flags = ' '.join(cpp_extension._get_cuda_arch_flags())
     for name in ('75', '80', '90'):
         assert f'arch=compute_{name},code=sm_{name}' in flags

@@ -299,10 +299,14 @@ def _count_flops(op, macs):
     def formula(*args, out_shape=None):
         return 2 * macs(*args)
 
-    if hasattr(flop_counter, 'register_flop_formula'):
-        flop_counter.register_flop_formula(op.overloadpacket)(formula)
-    else:  # torch 2.1
-        flop_counter.flop_mapping[op.overloadpacket] = formula
+    packet = op.overloadpacket
+    if not hasattr(flop_counter, 'flop_registry'):  # torch 2.1
+        flop_counter.flop_mapping[packet] = formula
+        return
+    flop_counter.register_flop_formula(packet)(formula)
+    # torch 2.4 notes the operator, and looks for its packet.
+    registry = flop_counter.flop_registry
+    registry.setdefault(packet, registry.get(op))
 
 
 def _register_sapa(name, tensors, out_channels, plain):

@@ -155,7 +155,7 @@ class SlotMixin:
                 'torch.export or torch.compile, or make this module a leaf '
                 'of the tracer.'
             )
-        outer, call = _calls.current, _Call(self, inputs)
+        outer, call = _current_call(), _Call(self, inputs)
         _calls.current = call
         try:
             out = self._parent_forward(inputs, *args, **kwargs)
@@ -183,18 +183,18 @@ class _Call:
         self.count = 0
 
 
-class _Calls(threading.local):
-    """The innermost call in this thread."""
+# Of each thread, with its innermost call as `current`. torch.compile of older
+# PyTorch sees what this type holds, but not what a subclass of it does.
+_calls = threading.local()
 
-    current = None
 
-
-_calls = _Calls()
+def _current_call():
+    return getattr(_calls, 'current', None)
 
 
 def _keep_guide(module, inputs, output):
     """Keep the output of a lateral, as a forward hook."""
-    call = _calls.current
+    call = _current_call()
     if call is not None:
         for level, lateral in enumerate(call.laterals):
             if lateral is module:
@@ -203,7 +203,7 @@ def _keep_guide(module, inputs, output):
 
 def _interpolate(input, size=None, *args, **kwargs):
     """Take the place of ``F.interpolate`` in a parent's method."""
-    call = _calls.current
+    call = _current_call()
     if call is None:
         raise RuntimeError(
             'A module with slots: expected its parent to interpolate within '

@@ -35,7 +35,9 @@ def test_adds_half_precision_up_in_float32():
 
 @pytest.mark.parametrize('layer_type', LAYERS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_is_all_but_the_same(layer_type, dtype, device):
+def test_half_precision_is_all_but_the_same(
+    layer_type, dtype, device, float16
+):
     layer = layer_type(8).to(device).eval()
     x = torch.randn(2, 8, 4, 5, device=device).to(dtype)
     guide = torch.randn(2, 8, 7, 10, device=device).to(dtype)

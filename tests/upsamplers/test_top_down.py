@@ -23,9 +23,7 @@ class Parent(nn.Module):
 
     def forward(self, inputs):
         *fine, x = inputs
-        laterals = [
-            conv(y) for conv, y in zip(self.lateral_convs, fine, strict=True)
-        ]
+        laterals = [conv(y) for conv, y in zip(self.lateral_convs, fine)]
         for y in reversed(laterals):
             x = y + F.interpolate(x, size=y.shape[2:])
         return x
@@ -97,9 +95,7 @@ class NoStep(Parent):
 class OneMoreBefore(Parent):
     def forward(self, inputs):
         *fine, x = inputs
-        fine = [
-            conv(y) for conv, y in zip(self.lateral_convs, fine, strict=True)
-        ]
+        fine = [conv(y) for conv, y in zip(self.lateral_convs, fine)]
         x = F.interpolate(x, scale_factor=1)
         for y in reversed(fine):
             x = y + F.interpolate(x, size=y.shape[2:])
@@ -109,9 +105,7 @@ class OneMoreBefore(Parent):
 class OneMoreAfter(Parent):
     def forward(self, inputs):
         *fine, x = inputs
-        fine = [
-            conv(y) for conv, y in zip(self.lateral_convs, fine, strict=True)
-        ]
+        fine = [conv(y) for conv, y in zip(self.lateral_convs, fine)]
         for y in reversed(fine):
             x = y + F.interpolate(x, size=y.shape[2:])
         return F.interpolate(x, scale_factor=2)
@@ -290,9 +284,7 @@ class InParts(Parent):
     """Its laterals and its steps are methods, either may be compiled."""
 
     def make_laterals(self, fine):
-        return [
-            conv(y) for conv, y in zip(self.lateral_convs, fine, strict=True)
-        ]
+        return [conv(y) for conv, y in zip(self.lateral_convs, fine)]
 
     def go_down(self, laterals, x):
         for y in reversed(laterals):
@@ -332,6 +324,9 @@ def test_a_part_may_be_compiled(part, layer):
 @pytest.mark.parametrize('layer', ['sapa', 'fade', 'indexnet'])
 @pytest.mark.parametrize('part', ['make_laterals', 'go_down', 'both'])
 def test_steps_in_a_method_of_their_own_may_be_compiled(part, layer):
+    if layer == 'fade' and torch.__version__ < (2, 4):
+        pytest.skip('torch 2.1 compiles no pixel_unshuffle of any size')
+
     class Slotted(SlotMixin, InParts):
         go_down = through_slots(InParts.go_down)
 
@@ -352,6 +347,11 @@ def test_tracing_by_symbols_says_what_does_not_go():
     torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(1, 1, 1)))
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 8),
+    reason='torch.export of 2.4 does not follow what a thread holds; tested '
+    'from 2.8 on',
+)
 def test_is_exported():
     child, inputs = make(), maps()
     exported = torch.export.export(child, (inputs,)).module()

@@ -48,7 +48,7 @@ def test_records_the_first_image_of_each_stage():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_records_under_autocast(device, dtype):
+def test_records_under_autocast(device, dtype, float16):
     model = Model((8, 8)).to(device)
     ((x, guide),) = maps((8, 8, 10, 12))
     inputs = [(x.to(device), guide.to(device))]
