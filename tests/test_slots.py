@@ -278,8 +278,10 @@ def test_compiles(name):
     inputs = features(name)
     expected = run(child, inputs, name)
     torch._dynamo.reset()
-    # Mask2Former's takes sizes from tensors, which ends a graph by itself.
-    child.compile(backend='eager', fullgraph='deformable' not in name)
+    # Mask2Former's takes sizes from tensors, which ends a graph by itself, and
+    # torch 2.1 ends it where SAPA looks for hooks.
+    whole = 'deformable' not in name and torch.__version__ >= (2, 4)
+    child.compile(backend='eager', fullgraph=whole)
     for ours, theirs in zip(run(child, inputs, name), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 

@@ -38,11 +38,18 @@ class PAFPN(FPN, necks.PAFPN):
     """
 
 
+_upsample = through_slots(nn.Upsample.forward)
+
+
 class _Upsample(nn.Upsample):
     """To this module the parents below leave their interpolation."""
 
     upsamplers = ()  # it stands in modules with slots alone
-    forward = through_slots(nn.Upsample.forward)
+
+    def forward(self, input):
+        """Upsample as the module with slots has it."""
+        # Under its own name torch 2.1 would take it for PyTorch's.
+        return _upsample(self, input)
 
 
 class _WithoutLaterals(SlotMixin):
