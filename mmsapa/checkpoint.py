@@ -1,5 +1,6 @@
 """Checkpoints of training: reading them again, and finding a whole one."""
 
+import functools
 import glob
 import os.path as osp
 import pickle
@@ -14,6 +15,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, load_state_dict
+from mmengine.runner.checkpoint import load_from_local
 from mmengine.utils import digit_version
 
 
@@ -24,7 +26,9 @@ def allow_training_checkpoints():
     of. mmengine's checkpoints hold the log's history, which is made of
     numpy arrays and of its own methods, and what the config says of the data,
     in its own kind of dict: these and nothing else are allowed here, and the
-    check itself stays on. Before PyTorch 2.6 there is nothing to do.
+    check itself stays on. mmengine's fork would read files that it refuses a
+    second time without it; here they stay refused. Before PyTorch 2.6 there is
+    nothing to do.
     """
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
@@ -42,6 +46,14 @@ def allow_training_checkpoints():
     allowed += {type(np.dtype(kind)) for kind in kinds} - {np.dtype}
     allowed.append((_history_method, 'builtins.getattr'))
     torch.serialization.add_safe_globals(allowed)
+    known = CheckpointLoader._get_checkpoint_loader('')
+    if known.__module__ == load_from_local.__module__:
+        CheckpointLoader.register_scheme('', _load_from_local, force=True)
+
+
+@functools.wraps(load_from_local)  # mmengine logs its name
+def _load_from_local(filename, map_location=None):
+    return torch.load(osp.expanduser(filename), map_location=map_location)
 
 
 def _history_method(owner, name):

@@ -199,13 +199,13 @@ def get_flops(monkeypatch, scope):
         spec.loader.exec_module(module)
         monkeypatch.setattr(module, '_format_size', lambda number: number)
         if library == 'mmseg':
-            # It hands over a shape as well, which mmengine 0.10 refuses:
+            # 1.2 hands over a shape as well, which mmengine 0.10 refuses:
             # https://github.com/open-mmlab/mmsegmentation/issues/3241
             count = module.get_model_complexity_info
             monkeypatch.setattr(
                 module,
                 'get_model_complexity_info',
-                lambda model, shape, **kwargs: count(model, **kwargs),
+                lambda model, input_shape, **kwargs: count(model, **kwargs),
             )
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
         logger = MMLogger.get_current_instance()

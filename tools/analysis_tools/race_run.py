@@ -123,6 +123,10 @@ class SameForAll(Hook):
         if self.resumed:
             self.notes = self.resumed['notes']
             self.rng = self.resumed['rng']
+            # mmengine's fork skips the batches that are done without loading
+            # them, but workers draw random numbers where they load.
+            batches = runner.train_loop.dataloader_iterator
+            batches.skip_iter = lambda n: [next(batches) for _ in range(n)]
             return
         keys = runner.model.load_state_dict(self.start, strict=False)
         own = [key for key in keys.missing_keys if '.upsamplers.' not in key]
