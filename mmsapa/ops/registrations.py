@@ -146,7 +146,8 @@ def _applied(function, op):
     ``Function.apply`` would begin with all of them anew.
 
     Args:
-        function (type): The autograd.Function.
+        function (type): The autograd.Function; its ``keep(ctx, args,
+            results)`` keeps what backward needs.
         op (OpOverload): The operator that its forward calls.
 
     Returns:
@@ -155,10 +156,17 @@ def _applied(function, op):
 
     class Transformed(function):
         @staticmethod
-        def forward(ctx, *args):
+        def forward(*args):
             # Off for this level, whose gradient this is, not for others.
-            with torch.enable_grad():
-                return function.forward(ctx, *args)
+            with (
+                torch.enable_grad(),
+                torch._C._AutoDispatchBelowAutograd(),
+            ):
+                return op(*args)
+
+        # Apart from forward, as torch.func of torch 2.15 wants it; other
+        # calls are quicker without.
+        setup_context = staticmethod(function.keep)
 
     def apply(*args):
         if not torch._C._are_functorch_transforms_active():
@@ -196,6 +204,10 @@ def _differentiate(
                 return op_backward(*args)
 
         @staticmethod
+        def keep(ctx, args, results):
+            pass
+
+        @staticmethod
         def backward(ctx, *grads):
             raise RuntimeError(
                 f'{name} has no second derivative; differentiate it once, or '
@@ -209,13 +221,17 @@ def _differentiate(
         def forward(ctx, *args):
             with torch._C._AutoDispatchBelowAutograd():
                 results = op(*args)
+            Forward.keep(ctx, args, results)
+            return results
+
+        @staticmethod
+        def keep(ctx, args, results):
             ctx.sizes = args[count:]
             if saves_results:
                 ctx.save_for_backward(*args[:count], *results)
                 ctx.mark_non_differentiable(*results[1:])
             else:
                 ctx.save_for_backward(*args[:count])
-            return results
 
         @staticmethod
         def backward(ctx, grad, *_):
