@@ -48,7 +48,6 @@ demo-det: env
 test: env lint cuda-check
 	$(BIN)/python -m pytest
 
-# Takes ten minutes.
 interrupt:
 	'$(PYTHON)' tests/interrupt_demo.py
 

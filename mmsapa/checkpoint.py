@@ -93,7 +93,9 @@ def check_file(path):
 
 
 def read_checkpoint(path, map_location='cpu'):
-    """Read a checkpoint, with ``torch.load``'s safety on.
+    """Read a checkpoint; a file, with ``torch.load``'s safety on.
+
+    What an address names is read by ``torch.hub``, by its own rules.
 
     Args:
         path (str): File or address.

@@ -3,7 +3,7 @@
 ``make interrupt`` runs this on a fresh clone: in each step once Ctrl-C and
 once ``kill -9``, both to all that ``make`` has started. The steps that
 download and compile find an empty cache until each was interrupted twice; the
-user's own serves from then on. Takes ten minutes with MMCV in it.
+user's own serves from then on.
 """
 
 import os

@@ -5,7 +5,7 @@
 
 makes a virtual environment in a temporary folder, installs what the row names,
 builds the files of this clone there, runs the row's tests, deletes the folder
-and prints a row of the README's table. PyTorch's wheels on the package index
+and prints what came of it as a table. PyTorch's wheels on the package index
 are CUDA builds: a row takes up to 8 GB where temporary files are (TMPDIR).
 FORCE_CUDA=1 builds the CUDA operators too. Standard library only.
 """

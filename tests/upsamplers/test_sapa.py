@@ -247,6 +247,7 @@ def test_bad_inputs_are_named(x, guide, error, words):
         layer(torch.zeros(x), guide)
 
 
+# Torch 2.1 keeps 202 bytes of B, and 473 of G.
 @pytest.mark.parametrize(('variant', 'most'), [('B', 210), ('G', 480)])
 def test_keeps_the_query_for_backward_and_not_the_guide(variant, most):
     """Bytes a high-res pixel, beyond inputs and parameters; 1,024 a map."""
