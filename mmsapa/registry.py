@@ -33,7 +33,7 @@ METRICS = Registry(
     'metric',
     parent=registry.METRICS,
     scope='mmsapa',
-    locations=['mmsapa.seg'] if find_spec('mmseg') else [],
+    locations=['mmsapa.evaluation'] if find_spec('mmseg') else [],
 )
 
 

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
-from mmsapa.config import library_of
-from mmsapa.demo_data import make_dataset
+from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.engine.config import library_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = dict(

@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmsapa.config import read_config
-from mmsapa.demo_data import CLASSES, make_scene
+from mmsapa.datasets.demo_data import CLASSES, make_scene
+from mmsapa.engine.config import read_config
 
 from .upsamplers.test_sapa import assert_initialised, expected_macs
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import mmengine
 
-from mmsapa.demo_data import make_dataset
-from mmsapa.runner import (
+from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.engine.runner import (
     build_runner,
     command_line,
     interruptible,

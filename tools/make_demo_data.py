@@ -4,13 +4,13 @@ import argparse
 import os.path as osp
 import sys
 
-from mmsapa.demo_data import (
+from mmsapa.datasets.demo_data import (
     FORMATS,
     NUM_TRAIN,
     NUM_VAL,
     make_dataset,
 )
-from mmsapa.runner import interruptible
+from mmsapa.engine.runner import interruptible
 
 
 def main():

@@ -1,7 +1,7 @@
 """Test a segmentor of MMSegmentation or a detector of MMDetection."""
 
-from mmsapa.evaluation_options import prepare_test
-from mmsapa.runner import (
+from mmsapa.engine.evaluation_options import prepare_test
+from mmsapa.engine.runner import (
     argument_parser,
     build_runner,
     check_checkpoint,

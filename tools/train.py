@@ -4,9 +4,9 @@ import sys
 
 from mmengine.device import get_device
 
-from mmsapa.checkpoint import find_last_checkpoint
-from mmsapa.config import type_name
-from mmsapa.runner import (
+from mmsapa.engine.checkpoint import find_last_checkpoint
+from mmsapa.engine.config import type_name
+from mmsapa.engine.runner import (
     argument_parser,
     build_runner,
     check_checkpoint,

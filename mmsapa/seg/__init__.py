@@ -1,13 +1,12 @@
-"""Heads, necks and a metric for MMSegmentation."""
+"""Heads and necks for MMSegmentation."""
 
 from importlib.util import find_spec
 
-from .boundary_iou import BoundaryIoU
 from .fpn import SegFPN
 from .segformer_head import SegformerHead
 from .uper_head import UPerHead
 
-__all__ = ['BoundaryIoU', 'SegFPN', 'SegformerHead', 'UPerHead']
+__all__ = ['SegFPN', 'SegformerHead', 'UPerHead']
 
 # MMSegmentation's own cannot be built without MMDetection either.
 if find_spec('mmdet'):

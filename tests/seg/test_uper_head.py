@@ -6,7 +6,7 @@ pytest.importorskip('mmseg')
 from mmseg.models.necks import Feature2Pyramid  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 
-from mmsapa.config import read_config  # noqa: E402
+from mmsapa.engine.config import read_config  # noqa: E402
 from mmsapa.seg import UPerHead  # noqa: E402
 
 BASE = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'

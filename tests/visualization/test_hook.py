@@ -4,9 +4,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsapa.demo_data import make_dataset
+from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.engine.runner import build_runner
 from mmsapa.registry import HOOKS
-from mmsapa.runner import build_runner
 
 from .. import helpers
 

@@ -36,8 +36,8 @@ from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
-from mmsapa.config import library_of, type_name
-from mmsapa.runner import (
+from mmsapa.engine.config import library_of, type_name
+from mmsapa.engine.runner import (
     check_checkpoint,
     check_data,
     interruptible,

@@ -11,7 +11,7 @@ from images import Item, free_name
 from inference import FAULTS, loads_annotations, scope_of, test_pipelines
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from mmsapa.config import leaf_datasets, library_of
+from mmsapa.engine.config import leaf_datasets, library_of
 from mmsapa.visualization import Detections
 
 

@@ -10,7 +10,7 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmsapa.checkpoint import shorten
+from mmsapa.engine.checkpoint import shorten
 from mmsapa.visualization import Detections
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')

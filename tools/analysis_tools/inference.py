@@ -14,8 +14,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from mmsapa.checkpoint import CheckpointError, load_weights, shorten
-from mmsapa.config import leaf_datasets, library_of
+from mmsapa.engine.checkpoint import CheckpointError, load_weights, shorten
+from mmsapa.engine.config import leaf_datasets, library_of
 from mmsapa.visualization import Detections
 
 # What pipelines and models raise at images and settings that do not fit.

@@ -58,10 +58,13 @@ from race_table import render
 from tqdm import tqdm
 
 import mmsapa
-from mmsapa.checkpoint import CheckpointError, allow_training_checkpoints
-from mmsapa.config import leaf_datasets, library_of
-from mmsapa.demo_data import make_dataset
-from mmsapa.runner import (
+from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.engine.checkpoint import (
+    CheckpointError,
+    allow_training_checkpoints,
+)
+from mmsapa.engine.config import leaf_datasets, library_of
+from mmsapa.engine.runner import (
     KeyValues,
     check_checkpoint,
     check_data,

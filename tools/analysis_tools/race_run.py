@@ -25,10 +25,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 
-from mmsapa.checkpoint import find_last_checkpoint, load_weights
-from mmsapa.config import library_of
-from mmsapa.evaluation_options import prepare_test
-from mmsapa.runner import build_runner, interruptible
+from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
+from mmsapa.engine.config import library_of
+from mmsapa.engine.evaluation_options import prepare_test
+from mmsapa.engine.runner import build_runner, interruptible
 from mmsapa.upsamplers import SlotMixin
 
 # What a run's folder holds, besides mmengine's logs and checkpoints.

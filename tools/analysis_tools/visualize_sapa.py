@@ -27,8 +27,8 @@ from inference import device_of, infer, load_model
 from mmengine.device import get_device
 from tqdm import tqdm
 
-from mmsapa.config import library_of
-from mmsapa.runner import (
+from mmsapa.engine.config import library_of
+from mmsapa.engine.runner import (
     KeyValues,
     check_checkpoint,
     interruptible,

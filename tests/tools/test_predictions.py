@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmsapa.runner import build_runner
+from mmsapa.engine.runner import build_runner
 
 from ..helpers import save_weights
 from ..pure_python import write_pure_python

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from ..test_compare import folder  # noqa: F401  a fixture, and sys.path
+from .test_compare import folder  # noqa: F401  a fixture, and sys.path
 
 import compare_models  # isort: skip
 import visualize_sapa  # isort: skip

@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsapa.demo_data import make_dataset, make_scene
+from mmsapa.datasets.demo_data import make_dataset, make_scene
 
-from .helpers import CONFIGS, ROOT, SMALL
+from ..helpers import CONFIGS, ROOT, SMALL
 
 sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))
 
@@ -314,7 +314,7 @@ def test_bad_arguments_are_named(capsys):
 
 @pytest.mark.slow
 def test_the_tool_runs_as_a_program(folder, tmp_path):
-    from .helpers import run as program
+    from ..helpers import run as program
 
     path = ROOT / 'tools/analysis_tools/compare_models.py'
     output = program(

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmsapa import demo_data
-from mmsapa.demo_data import CLASSES, GROUND, PALETTE, make_dataset, make_scene
+from mmsapa.datasets import demo_data
+from mmsapa.datasets.demo_data import (
+    CLASSES,
+    GROUND,
+    PALETTE,
+    make_dataset,
+    make_scene,
+)
 
-from .helpers import error
+from ..helpers import error
 
-CONFIGS = Path(__file__).parents[1] / 'configs/demo'
+CONFIGS = Path(__file__).parents[2] / 'configs/demo'
 
 
 def make(out, **kwargs):

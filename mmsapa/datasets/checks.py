@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS
 
-from mmsapa.config import ConfigError, leaf_datasets, type_name
+from mmsapa.engine.config import ConfigError, leaf_datasets, type_name
 
 SAMPLES = 12
 # Data that looks empty is looked at closer, at most so many and so long.

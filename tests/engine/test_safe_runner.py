@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from .helpers import (
+from ..helpers import (
     COMMON,
     QUICK,
     call,

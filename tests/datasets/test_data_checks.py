@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmsapa.data_checks import SAMPLES, _categories_in, _spread
+from mmsapa.datasets.checks import SAMPLES, _categories_in, _spread
 
-from .helpers import (
+from ..helpers import (
     COMMON,
     QUICK,
     call,
@@ -185,7 +185,7 @@ model['decode_head'].update(num_classes=2, out_channels=1, threshold=0.3,
 
 
 def test_checks_take_a_moment(data, monkeypatch, refused):
-    from mmsapa import safe_runner
+    from mmsapa.engine import safe_runner
 
     check, times = safe_runner.check_loop, []
 

@@ -14,8 +14,8 @@ from mmengine.evaluator import Evaluator  # noqa: E402
 from mmseg.evaluation import IoUMetric  # noqa: E402
 from mmseg.registry import METRICS  # noqa: E402
 
-from mmsapa.demo_data import make_dataset  # noqa: E402
-from mmsapa.seg import BoundaryIoU  # noqa: E402
+from mmsapa.datasets.demo_data import make_dataset  # noqa: E402
+from mmsapa.evaluation import BoundaryIoU  # noqa: E402
 
 from ..helpers import CONFIGS, SMALL, run, save_weights, tool  # noqa: E402
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from mmsapa.demo_data import make_dataset
+from mmsapa.datasets.demo_data import make_dataset
 
-from .upsamplers.test_sapa import expected_macs
+from ..upsamplers.test_sapa import expected_macs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))
 
 import papers  # noqa: E402

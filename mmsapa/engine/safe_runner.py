@@ -10,13 +10,13 @@ from mmengine.fileio import get
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from mmsapa.checkpoint import (
+from mmsapa.datasets.checks import check_loop, explain_failure
+from mmsapa.engine.checkpoint import (
     CheckpointError,
     put_weights,
     read_checkpoint,
     shorten,
 )
-from mmsapa.data_checks import check_loop, explain_failure
 
 
 class KeepsFiles:

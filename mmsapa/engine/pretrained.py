@@ -29,7 +29,7 @@ from mmengine.runner.checkpoint import (
     load_from_torchvision,
 )
 
-from mmsapa.checkpoint import CheckpointError
+from mmsapa.engine.checkpoint import CheckpointError
 
 
 class PretrainedError(CheckpointError):

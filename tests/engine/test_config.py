@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmsapa.config import leaf_datasets, library_of, type_name
+from mmsapa.engine.config import leaf_datasets, library_of, type_name
 
-from .helpers import ROOT
+from ..helpers import ROOT
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +64,7 @@ def test_a_base_of_mmsegmentation_is_found_in_a_fork(
     path.write_text("_base_ = 'mmseg::_base_/models/fpn_r50.py'")
     output = run_with_a_fork(
         'from mmengine.config import Config\n'
-        'from mmsapa.config import read_config\n'
+        'from mmsapa.engine.config import read_config\n'
         'try:\n'
         f'    Config.fromfile({str(path)!r})\n'
         'except ModuleNotFoundError as error:\n'

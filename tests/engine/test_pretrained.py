@@ -14,8 +14,8 @@ from mmengine.fileio import dump
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 
-from mmsapa import pretrained
-from mmsapa.pretrained import (
+from mmsapa.engine import pretrained
+from mmsapa.engine.pretrained import (
     PretrainedError,
     find_weights,
     register_loaders,
@@ -23,7 +23,7 @@ from mmsapa.pretrained import (
 
 register_loaders()
 
-ROOT = Path(__file__).parents[1] / 'configs'
+ROOT = Path(__file__).parents[2] / 'configs'
 TORCHVISION = 'https://download.pytorch.org/models/'
 OPENMMLAB = 'https://download.openmmlab.com/', 'https://mmassets.onedl.ai/'
 # The backbone's first convolution, as models have it.

@@ -6,7 +6,12 @@ import inspect
 from mmengine.config import ConfigDict
 from mmengine.registry import METRICS
 
-from mmsapa.config import ConfigError, leaf_datasets, library_of, type_name
+from mmsapa.engine.config import (
+    ConfigError,
+    leaf_datasets,
+    library_of,
+    type_name,
+)
 
 
 def prepare_test(

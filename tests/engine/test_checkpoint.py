@@ -9,7 +9,7 @@ from mmengine.config.lazy import LazyObject
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmsapa.checkpoint import (
+from mmsapa.engine.checkpoint import (
     CheckpointError,
     allow_training_checkpoints,
     find_last_checkpoint,

@@ -15,10 +15,10 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmsapa.demo_data import make_dataset
+from mmsapa.datasets.demo_data import make_dataset
 
-from .helpers import CONFIGS, ROOT, SMALL, finish, start, wait_for_note
-from .pure_python import write_pure_python
+from ..helpers import CONFIGS, ROOT, SMALL, finish, start, wait_for_note
+from ..pure_python import write_pure_python
 
 pytest.importorskip('mmseg')
 TOOL = ROOT / 'tools/analysis_tools/race.py'

@@ -11,7 +11,7 @@ import torch
 
 from mmsapa.ops import sapa_upsample
 
-sys.path.append(str(Path(__file__).parents[1] / 'tools' / 'analysis_tools'))
+sys.path.append(str(Path(__file__).parents[2] / 'tools' / 'analysis_tools'))
 
 import benchmark_upsamplers as benchmark  # noqa: E402
 import measure  # noqa: E402

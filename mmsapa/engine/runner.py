@@ -16,23 +16,23 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmsapa.checkpoint import (
+from mmsapa.datasets.checks import missing_paths
+from mmsapa.engine.checkpoint import (
     CheckpointError,
     allow_training_checkpoints,
     check_file,
     shorten,
 )
-from mmsapa.config import (
+from mmsapa.engine.config import (
     ConfigError,
     leaf_datasets,
     library_of,
     read_config,
     type_name,
 )
-from mmsapa.data_checks import missing_paths
-from mmsapa.evaluation_options import evaluators
-from mmsapa.pretrained import register_loaders
-from mmsapa.safe_runner import KeepsFiles, SafeRunner
+from mmsapa.engine.evaluation_options import evaluators
+from mmsapa.engine.pretrained import register_loaders
+from mmsapa.engine.safe_runner import KeepsFiles, SafeRunner
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'

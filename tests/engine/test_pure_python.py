@@ -6,10 +6,10 @@ import runpy
 import pytest
 from mmengine.config import Config
 
-from mmsapa.config import library_of, type_name
-from mmsapa.runner import _plain_norms
+from mmsapa.engine.config import library_of, type_name
+from mmsapa.engine.runner import _plain_norms
 
-from .helpers import ROOT, call, error, make_data, save_weights
+from ..helpers import ROOT, call, error, make_data, save_weights
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')

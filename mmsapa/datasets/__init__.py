@@ -1,0 +1,1 @@
+"""Demo scenes, and checks of data sets before a run."""

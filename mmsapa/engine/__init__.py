@@ -1,0 +1,1 @@
+"""Configs, checkpoints, runners: what the tools and their tests share."""

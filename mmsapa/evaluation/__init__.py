@@ -1,0 +1,10 @@
+"""Metrics, and what a model costs."""
+
+from importlib.util import find_spec
+
+__all__ = []
+
+if find_spec('mmseg'):
+    from .boundary_iou import BoundaryIoU  # noqa: F401
+
+    __all__ += ['BoundaryIoU']
