@@ -14,7 +14,8 @@ from mmsapa.ops import sapa_upsample
 sys.path.append(str(Path(__file__).parents[2] / 'tools' / 'analysis_tools'))
 
 import benchmark_upsamplers as benchmark  # noqa: E402
-import measure  # noqa: E402
+
+from mmsapa.engine import timing  # noqa: E402
 
 TINY = '1x8x4x5x6'
 
@@ -22,7 +23,7 @@ TINY = '1x8x4x5x6'
 @pytest.fixture
 def run(tmp_path, capsys, scope, monkeypatch):
     """Run the program and return what it printed, and its JSON."""
-    monkeypatch.setattr(measure, 'SHORTEST', 1e-4)
+    monkeypatch.setattr(timing, 'SHORTEST', 1e-4)
 
     def run_benchmark(subcommand, *arguments):
         arguments = map(str, arguments)
@@ -129,7 +130,7 @@ def test_models(run, model):
 
 
 @pytest.mark.skipif(
-    not os.access(measure.CLEAR_REFS, os.W_OK),
+    not os.access(timing.CLEAR_REFS, os.W_OK),
     reason='the system does not tell the peak of memory',
 )
 def test_memory_is_what_a_pass_takes():
@@ -137,7 +138,7 @@ def test_memory_is_what_a_pass_takes():
     shape = benchmark.shape_of('1x32x4x64x64')
     for name, least, most in (('nearest', -0.3, 0.5), ('reference', 50, 300)):
         case = 'operator', name, shape, 'float32', False
-        extra = measure.cpu_extra_bytes(benchmark.memory_runs, *case)
+        extra = timing.cpu_extra_bytes(benchmark.memory_runs, *case)
         assert least < extra / 1e6 < most
 
 

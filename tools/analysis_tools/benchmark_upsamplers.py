@@ -35,21 +35,21 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import measure
 import mmcv.ops  # registers carafe
-import show
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from tqdm import tqdm
 
+from mmsapa.engine import timing
 from mmsapa.ops import (
     sapa_upsample,
     sapa_upsample_reference,
     sapa_upsample_tiled,
 )
 from mmsapa.upsamplers import UpsampleSlot
+from mmsapa.visualization import timing as plots
 
 ROOT = Path(__file__).parents[2]
 KERNEL_SIZE, SCALE = 5, 2
@@ -263,8 +263,8 @@ def fault_of(name, shape, dtype, device):
     shape = shape._replace(n=2, h=7, w=9)
     function, inputs, _ = prepare('operator', name, shape, dtype, device, 1)
     exact = [x.double() for x in inputs]
-    got = measure.make_run(function, inputs, backward=True)()
-    expected = measure.make_run(sapa_upsample_reference, exact, backward=True)
+    got = timing.make_run(function, inputs, backward=True)()
+    expected = timing.make_run(sapa_upsample_reference, exact, backward=True)
     expected = expected()
     names = ('result', 'gradient of query', 'of key', 'of value')
     for what, x, y in zip(names, got, expected):
@@ -283,7 +283,7 @@ def shortage(name, shape, dtype, device):
     needed = 2 * floor_bytes(shape, dtype, True)
     if name in ('unfold', 'reference'):
         needed += 3 * 4 * KERNEL_SIZE**2 * shape.c * pixels_of(shape)
-    free = measure.free_bytes(device)
+    free = timing.free_bytes(device)
     if needed > free:
         return (
             f'expected {needed / 2**30:.1f} GiB of free memory, got '
@@ -298,14 +298,14 @@ def memory_runs(kind, name, shape, dtype, backward):
     # The compiler works anew for every size.
     sizes = (shape if 'compiled' in name else small, shape)
     return [
-        measure.make_run(*prepare(kind, name, size, dtype, 'cpu'), backward)
+        timing.make_run(*prepare(kind, name, size, dtype, 'cpu'), backward)
         for size in sizes
     ]
 
 
 @functools.cache
 def cpu_extra_bytes(*case):
-    return measure.cpu_extra_bytes(memory_runs, *case)
+    return timing.cpu_extra_bytes(memory_runs, *case)
 
 
 # ---- subcommands ------------------------------------------------------------
@@ -344,12 +344,10 @@ def run_cases(args, shapes):
                 continue
             prepared = prepare(kind, name, shape, dtype, args.device)
             for passes in args.passes:
-                runs[passes, name] = measure.make_run(
+                runs[passes, name] = timing.make_run(
                     *prepared, backward=passes != 'forward'
                 )
-        results.update(
-            measure.time_in_rounds(runs, args.rounds, threads, tick)
-        )
+        results.update(timing.time_in_rounds(runs, args.rounds, threads, tick))
         for key in pairs:
             tick(key)
             passes, name = key
@@ -366,7 +364,7 @@ def run_cases(args, shapes):
             )
             if args.memory and 'seconds' in row:
                 if args.device == 'cuda':
-                    row['extra_bytes'] = measure.cuda_extra_bytes(runs[key])
+                    row['extra_bytes'] = timing.cuda_extra_bytes(runs[key])
                 else:
                     row['extra_bytes'] = cpu_extra_bytes(
                         kind, name, shape, dtype, backward
@@ -389,7 +387,7 @@ def fault_in(kind, name, shape, dtype, device):
             function(*inputs)
         return fault and dict(reason=fault)
     except Exception as error:  # no such kernel, dtype or compiler here
-        return dict(reason=measure.first_line(error))
+        return dict(reason=timing.first_line(error))
 
 
 def run_operators(args):
@@ -433,12 +431,10 @@ def run_models(args):
             try:
                 whole, part = model_runs(model, name, size, dtype, args.device)
             except RuntimeError as error:  # no such kernel or dtype here
-                results[name, 'whole'] = dict(reason=measure.first_line(error))
+                results[name, 'whole'] = dict(reason=timing.first_line(error))
             else:
                 runs.update({(name, 'whole'): whole, (name, 'part'): part})
-        results.update(
-            measure.time_in_rounds(runs, args.rounds, threads, tick)
-        )
+        results.update(timing.time_in_rounds(runs, args.rounds, threads, tick))
         for name in args.contestants:
             part = results.get((name, 'part'), {})
             rows.append(
@@ -511,7 +507,8 @@ def model_runs(model, name, size, dtype, device):
 
 
 def run_show(args):
-    show.show(json.loads(args.file.read_text()), args.file.with_suffix('.png'))
+    result = json.loads(args.file.read_text())
+    plots.show(result, args.file.with_suffix('.png'))
 
 
 # ---- command line -----------------------------------------------------------
@@ -628,17 +625,17 @@ def main(argv=None):
     result = dict(
         subcommand=args.subcommand,
         device=args.device,
-        environment=measure.environment(args.device),
-        bandwidth=measure.copy_bandwidth() if args.device == 'cuda' else None,
+        environment=timing.environment(args.device),
+        bandwidth=timing.copy_bandwidth() if args.device == 'cuda' else None,
         rows=args.run(args),
     )
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f'{args.subcommand}-{args.device}.json'
     path.write_text(json.dumps(result, indent=1))
-    show.show(result, path.with_suffix('.png'))
+    plots.show(result, path.with_suffix('.png'))
     print(f'\n{path}, {path.with_suffix(".png")}')
 
 
 if __name__ == '__main__':
-    measure.keep_memory()
+    timing.keep_memory()
     main()

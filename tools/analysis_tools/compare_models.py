@@ -20,8 +20,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from ground_truth import label_map, test_data, test_items
-from images import (
+from mmengine.config import DictAction
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from mmsapa.datasets.ground_truth import label_map, test_data, test_items
+from mmsapa.engine.config import library_of, type_name
+from mmsapa.engine.images import (
     Unusable,
     find_images,
     leave_out,
@@ -31,12 +36,13 @@ from images import (
     sheet_or_folder,
     tell,
 )
-from inference import device_of, legend_of, load_model, metainfo_of, predict
-from mmengine.config import DictAction
-from mmengine.device import get_device
-from tqdm import tqdm
-
-from mmsapa.engine.config import library_of, type_name
+from mmsapa.engine.inference import (
+    device_of,
+    legend_of,
+    load_model,
+    metainfo_of,
+    predict,
+)
 from mmsapa.engine.runner import (
     check_checkpoint,
     check_data,

@@ -12,19 +12,6 @@ A model with a slot is one entry of MODELS.
 
 from typing import NamedTuple
 
-UPSAMPLERS = {
-    'nearest': dict(type='nearest'),
-    'bilinear': dict(type='bilinear', align_corners=False),
-    'carafe': dict(type='carafe'),
-    'indexnet': dict(type='indexnet'),
-    'a2u': dict(type='a2u'),
-    'fade': dict(type='fade'),
-    'dysample': dict(type='dysample'),
-    'sapa-i': dict(type='sapa', variant='I'),
-    'sapa-b': dict(type='sapa', variant='B'),
-    'sapa-g': dict(type='sapa', variant='G'),
-}
-
 
 class Reason(NamedTuple):
     """Why a published figure differs; the table tries whether it holds.

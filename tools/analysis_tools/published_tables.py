@@ -35,12 +35,13 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from papers import MODELS as PAPERS
-from papers import UPSAMPLERS, Slots
+from papers import Slots
 from prettytable import PrettyTable, TableStyle
 from tqdm import tqdm
 
 import mmsapa
 from mmsapa.upsamplers import UpsampleSlot
+from mmsapa.upsamplers.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 FORMATS = {'text': '.txt', 'markdown': '.md', 'json': '.json'}
@@ -98,14 +99,14 @@ def build(paper, name):
     """
     if isinstance(paper, Slots):
         return torch.nn.ModuleList(
-            UpsampleSlot(UPSAMPLERS[name], x, guide)
+            UpsampleSlot(PRESETS[name], x, guide)
             for guide, x in paper.channels
         )
     cfg = Config.fromfile(ROOT / 'configs' / paper.config)
     part = cfg.model
     for key in paper.slot.split('.'):
         part = part[key]
-    part.upsample_cfg = UPSAMPLERS[name]
+    part.upsample_cfg = PRESETS[name]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     if hasattr(model, 'auxiliary_head'):
@@ -344,7 +345,7 @@ def run(models, upsamplers, size=None):
 
     Args:
         models (list[str]): Names in papers.MODELS.
-        upsamplers (list[str]): Names in papers.UPSAMPLERS.
+        upsamplers (list[str]): Names in PRESETS.
         size (tuple[int, int], optional): Of the image. Default: the
             published one.
 
@@ -429,7 +430,7 @@ def parse_args(argv):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for what, names in (('models', PAPERS), ('upsamplers', UPSAMPLERS)):
+    for what, names in (('models', PAPERS), ('upsamplers', PRESETS)):
         parser.add_argument(
             f'--{what}',
             nargs='+',

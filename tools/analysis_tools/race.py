@@ -37,7 +37,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
-import measure
 import mmcv
 import mmcv.ops  # registers carafe
 import mmengine
@@ -46,24 +45,24 @@ import numpy as np
 import published_tables as published
 import race_run
 import torch
-from ground_truth import build_data, test_data, test_items
-from images import make_folder, read_image, save
-from inference import build_model, legend_of, metainfo_of
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.runner import load_checkpoint
-from papers import UPSAMPLERS
 from race_run import PREDICTIONS, RESULT, digest, slots_of, weights_of, write
 from race_table import render
 from tqdm import tqdm
 
 import mmsapa
 from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.datasets.ground_truth import build_data, test_data, test_items
+from mmsapa.engine import timing
 from mmsapa.engine.checkpoint import (
     CheckpointError,
     allow_training_checkpoints,
 )
 from mmsapa.engine.config import leaf_datasets, library_of
+from mmsapa.engine.images import make_folder, read_image, save
+from mmsapa.engine.inference import build_model, legend_of, metainfo_of
 from mmsapa.engine.runner import (
     KeyValues,
     check_checkpoint,
@@ -72,6 +71,7 @@ from mmsapa.engine.runner import (
     interruptible,
     load_config,
 )
+from mmsapa.upsamplers.presets import PRESETS
 from mmsapa.visualization import Comparison, draw_comparison
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def config_of_run(cfg, upsampler, seed):
 
     Args:
         cfg (Config): The race's.
-        upsampler (str): Name in papers.UPSAMPLERS.
+        upsampler (str): Name in PRESETS.
         seed (int): Of everything random.
 
     Returns:
@@ -129,7 +129,7 @@ def config_of_run(cfg, upsampler, seed):
     """
     cfg = copy.deepcopy(cfg)
     for slot in slots_of(cfg):
-        slot['upsample_cfg'] = copy.deepcopy(UPSAMPLERS[upsampler])
+        slot['upsample_cfg'] = copy.deepcopy(PRESETS[upsampler])
     cfg.randomness = dict(seed=seed)
     cfg.setdefault('env_cfg', {})
     cfg.env_cfg.cudnn_benchmark = False
@@ -188,7 +188,7 @@ def surroundings_of(cfg):
         start=digest(start.read_bytes()) if start.is_file() else None,
         code=digest(*(path.read_bytes() for path in sorted(code))),
         versions={module.__name__: module.__version__ for module in modules},
-        machine=measure.environment(get_device())['machine'],
+        machine=timing.environment(get_device())['machine'],
     )
 
 
@@ -471,14 +471,14 @@ def time_all(configs, folders, settings, path):
         bar.set_description(f'timing {name}')
         bar.update()
 
-    timed = measure.time_in_rounds(runs, ROUNDS, 1, tick)
+    timed = timing.time_in_rounds(runs, ROUNDS, 1, tick)
     bar.close()
     for name, row in timed.items():
         if 'reason' in row:
             raise RuntimeError(f'{name} cannot be timed: {row["reason"]}')
     taken = dict(
         settings=made,
-        environment=measure.environment(device),
+        environment=timing.environment(device),
         seconds={name: row['seconds'] for name, row in timed.items()},
     )
     write(path, json.dumps(taken))
@@ -667,10 +667,10 @@ def parse_args(argv):
     parser.add_argument(
         '--upsamplers',
         nargs='+',
-        type=published.one_of(UPSAMPLERS),
+        type=published.one_of(PRESETS),
         default=['nearest', 'bilinear', 'sapa-i', 'sapa-b', 'sapa-g'],
         metavar='NAME',
-        help=', '.join(UPSAMPLERS),
+        help=', '.join(PRESETS),
     )
     parser.add_argument(
         '--seeds', nargs='+', type=int, default=[0], metavar='N'

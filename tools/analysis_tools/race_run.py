@@ -15,19 +15,19 @@ import warnings
 from pathlib import Path
 from types import NoneType
 
-import measure
 import numpy as np
 import torch
-from inference import build_model
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 
+from mmsapa.engine import timing
 from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
 from mmsapa.engine.config import library_of
 from mmsapa.engine.evaluation_options import prepare_test
+from mmsapa.engine.inference import build_model
 from mmsapa.engine.runner import build_runner, interruptible
 from mmsapa.upsamplers import SlotMixin
 
@@ -199,7 +199,7 @@ def peak_bytes():
         return torch.cuda.max_memory_allocated()
     try:
         # A process inherits ru_maxrss from the one that started it.
-        return measure.memory('VmHWM')
+        return timing.memory('VmHWM')
     except (OSError, RuntimeError):
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

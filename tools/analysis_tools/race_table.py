@@ -2,8 +2,9 @@
 
 import statistics
 
-import measure
 from prettytable import PrettyTable, TableStyle
+
+from mmsapa.engine import timing
 
 
 def preface(result):
@@ -70,7 +71,7 @@ def spread_of(numbers, digits):
 
 
 def time_cell(row):
-    low, median, high = 1e3 * measure.quartiles(row['seconds'])
+    low, median, high = 1e3 * timing.quartiles(row['seconds'])
     return f'{median:.1f} ({low:.1f} to {high:.1f})'
 
 

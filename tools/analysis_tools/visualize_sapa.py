@@ -14,7 +14,11 @@ import sys
 import warnings
 from pathlib import Path
 
-from images import (
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from mmsapa.engine.config import library_of
+from mmsapa.engine.images import (
     Unusable,
     find_images,
     leave_out,
@@ -23,11 +27,7 @@ from images import (
     sheet_or_folder,
     tell,
 )
-from inference import device_of, infer, load_model
-from mmengine.device import get_device
-from tqdm import tqdm
-
-from mmsapa.engine.config import library_of
+from mmsapa.engine.inference import device_of, infer, load_model
 from mmsapa.engine.runner import (
     KeyValues,
     check_checkpoint,

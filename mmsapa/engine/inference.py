@@ -9,13 +9,13 @@ from types import NoneType
 import cv2
 import numpy as np
 import torch
-from images import Unusable, read_image
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmsapa.engine.checkpoint import CheckpointError, load_weights, shorten
 from mmsapa.engine.config import leaf_datasets, library_of
+from mmsapa.engine.images import Unusable, read_image
 from mmsapa.visualization import Detections
 
 # What pipelines and models raise at images and settings that do not fit.

@@ -8,8 +8,9 @@ matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import NullFormatter, StrMethodFormatter  # noqa: E402
-from measure import quartiles  # noqa: E402
 from prettytable import PrettyTable, TableStyle  # noqa: E402
+
+from mmsapa.engine.timing import quartiles  # noqa: E402
 
 # Told apart by the colour-blind, and in print by their lightness.
 COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00']

@@ -7,11 +7,16 @@ from collections import Counter
 from pathlib import Path
 
 import mmengine.fileio
-from images import Item, free_name
-from inference import FAULTS, loads_annotations, scope_of, test_pipelines
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from mmsapa.engine.config import leaf_datasets, library_of
+from mmsapa.engine.images import Item, free_name
+from mmsapa.engine.inference import (
+    FAULTS,
+    loads_annotations,
+    scope_of,
+    test_pipelines,
+)
 from mmsapa.visualization import Detections
 
 

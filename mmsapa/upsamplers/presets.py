@@ -1,0 +1,14 @@
+"""The upsamplers that are compared, by the names they have in tables."""
+
+PRESETS = {
+    'nearest': dict(type='nearest'),
+    'bilinear': dict(type='bilinear', align_corners=False),
+    'carafe': dict(type='carafe'),
+    'indexnet': dict(type='indexnet'),
+    'a2u': dict(type='a2u'),
+    'fade': dict(type='fade'),
+    'dysample': dict(type='dysample'),
+    'sapa-i': dict(type='sapa', variant='I'),
+    'sapa-b': dict(type='sapa', variant='B'),
+    'sapa-g': dict(type='sapa', variant='G'),
+}
