@@ -45,8 +45,9 @@ demo: env
 demo-det: env
 	$(BIN)/python tools/demo.py det
 
+# A worker takes up to 2 GB.
 test: env lint cuda-check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 interrupt:
 	'$(PYTHON)' tests/interrupt_demo.py
