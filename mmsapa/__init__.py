@@ -1,17 +1,15 @@
-"""SAPA upsampling for MMSegmentation and MMDetection.
+"""SAPA feature upsampling for PyTorch, MMSegmentation and MMDetection.
 
-Importing it registers the upsample layer ``sapa``; heads and necks with an
+``mmsapa.ops`` and the layers of ``mmsapa.upsamplers`` need torch alone.
+``mmsapa.openmmlab`` registers the layers with MMCV; heads and necks with an
 upsampler slot are found as ``mmsapa.…`` when a config names them.
-``mmsapa.ops`` needs torch alone.
 """
 
 import sys
-from importlib.util import find_spec
 
 __version__ = '0.1.0'
 
-# `python -m mmsapa.info` is asked what is wrong with them.
-_is_asked = 'mmsapa.info' in sys.orig_argv
-
-if find_spec('mmengine') and find_spec('mmcv') and not _is_asked:
-    from . import upsamplers  # noqa: F401
+# A config's custom_imports name this package, and mmengine, which reads the
+# config, is loaded by then. Whoever has not loaded it wants torch alone.
+if sys.modules.get('mmengine'):
+    from . import openmmlab  # noqa: F401

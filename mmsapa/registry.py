@@ -1,4 +1,7 @@
-"""Where ``type='mmsapa.…'`` of a config is looked up, from any scope."""
+"""Registries in which a config's ``type='mmsapa.…'`` is looked up.
+
+mmengine imports this module for such a name, under any default scope.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -8,19 +11,21 @@ from mmengine import registry
 from mmengine.registry import Registry
 
 # Heads for MMSegmentation and necks for MMDetection: neither library needs
-# the other, and a broken import of one that is there must be heard.
+# the other, and errors when importing an installed library propagate.
 MODELS = Registry(
     'model',
     parent=registry.MODELS,
     scope='mmsapa',
     locations=[
-        location
-        for library, location in (
-            ('mmcv', 'mmsapa.upsamplers'),
-            ('mmseg', 'mmsapa.seg'),
-            ('mmdet', 'mmsapa.det'),
-        )
-        if find_spec(library)
+        'mmsapa.openmmlab',
+        *(
+            location
+            for library, location in (
+                ('mmseg', 'mmsapa.seg'),
+                ('mmdet', 'mmsapa.det'),
+            )
+            if find_spec(library)
+        ),
     ],
 )
 HOOKS = Registry(
@@ -38,13 +43,13 @@ METRICS = Registry(
 
 
 def register_upsample_layer(name: str) -> Callable[[type], type]:
-    """Register a class as ``name``, where MMCV's own upsample layers are.
+    """Register a class as ``name`` among MMCV's upsample layers.
 
-    A name that another package took first stays that package's; as
-    ``mmsapa.name`` the class is found in any case.
+    A name that another package registered first stays with that package;
+    the class is found as ``mmsapa.name`` in any case.
 
     Args:
-        name (str): As a config has it in ``type``.
+        name (str): Value of ``type`` in a config.
 
     Returns:
         Callable: Decorator of the class.

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmsapa.datasets.demo_data import CLASSES, make_scene
 from mmsapa.engine.config import read_config
 
-from .upsamplers.test_sapa import assert_initialised, expected_macs
+from .upsamplers.helpers import assert_initialized, sapa_macs
 
 ROOT = Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(
@@ -229,7 +229,7 @@ def test_fine_tuning_starts_from_a_stock_checkpoint(scope, tmp_path):
     for key in trained:
         assert torch.equal(state[key], trained[key])
     for slot in runner.model.neck.upsamplers:
-        assert_initialised(slot.layer)
+        assert_initialized(slot.layer)
 
 
 NECK = "neck=dict(type='mmsapa.{}', upsample_cfg=dict(type='sapa'))"
@@ -344,7 +344,7 @@ def test_flops_added_to_segformer(variant, scope):
         # torch's counter takes a multiply-accumulate for two.
         counts.append(counter.get_total_flops() // 2)
     assert counts[0] - counts[1] == sum(
-        expected_macs(variant.upper(), (128 // stride) ** 2, 256, 256)
+        sapa_macs(variant.upper(), (128 // stride) ** 2, 256, 256)
         for stride in (8, 8, 8, 16, 16, 32)
     )
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from mmsapa.upsamplers import SAPA
 
-from .upsamplers.test_sapa import assert_initialised
+from .upsamplers.helpers import assert_initialized
 
 CHANNELS = [4, 8, 12, 16]
 GN = dict(type='GN', num_groups=2)
@@ -258,7 +258,7 @@ def test_initialisation_survives_the_parents(name):
     _, child, _ = build(name, upsample_cfg=sapa)
     child.init_weights()
     for slot in child.upsamplers:
-        assert_initialised(slot.layer)
+        assert_initialized(slot.layer)
 
 
 def test_a_copy_has_guides_of_its_own(name):

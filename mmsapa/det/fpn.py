@@ -1,4 +1,4 @@
-"""MMDetection's FPN and its kin with an upsampler slot."""
+"""MMDetection's FPN and related necks with upsampler slots."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,7 @@ import torch.nn as nn
 from mmdet.models import necks
 
 from ..registry import MODELS
-from ..upsamplers import SlotMixin
-from ..upsamplers.top_down import through_slots
+from ..upsamplers.mixin import SlotMixin, through_slots
 
 
 @MODELS.register_module()
@@ -26,7 +25,7 @@ class FPN(SlotMixin, necks.FPN):
 
     @property
     def laterals(self) -> Sequence[nn.Module]:
-        """The lateral convolutions but for the top: nothing goes up to it."""
+        """The lateral convolutions without the top: nothing goes up to it."""
         return [*self.lateral_convs][:-1]
 
 
@@ -42,13 +41,13 @@ _upsample = through_slots(nn.Upsample.forward)
 
 
 class _Upsample(nn.Upsample):
-    """To this module the parents below leave their interpolation."""
+    """Replaces the ``nn.Upsample`` by which the necks below interpolate."""
 
-    upsamplers = ()  # it stands in modules with slots alone
+    upsamplers = ()  # tells through_slots that it belongs to a slotted module
 
     def forward(self, input):
-        """Upsample as the module with slots has it."""
-        # Under its own name torch 2.1 would take it for PyTorch's.
+        """Upsample by the slot of the surrounding module."""
+        # Assigned as forward, torch 2.1 would take it for PyTorch's own.
         return _upsample(self, input)
 
 
@@ -65,7 +64,7 @@ class _WithoutLaterals(SlotMixin):
 
     @property
     def guide_channels(self) -> list[int]:
-        """Channels of the inputs that something goes up to."""
+        """Channels of the inputs without the top: nothing goes up to it."""
         return self.in_channels[:-1]
 
 

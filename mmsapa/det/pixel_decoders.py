@@ -1,12 +1,12 @@
-"""The pixel decoders of MaskFormer and Mask2Former with a slot.
+"""The pixel decoders of MaskFormer and Mask2Former with upsampler slots.
 
-MMSegmentation's heads build them too, from MMDetection's registry.
+MMSegmentation's heads build them too.
 """
 
 from mmdet.models import layers
 
 from ..registry import MODELS
-from ..upsamplers import SlotMixin
+from ..upsamplers.mixin import SlotMixin
 
 
 @MODELS.register_module()
@@ -14,8 +14,8 @@ class PixelDecoder(SlotMixin, layers.PixelDecoder):
     """MaskFormer's pixel decoder whose top-down steps take any layer.
 
     The guide of a step is the lateral map, after its norm, that the result
-    is added to. A head must let a subclass of MMDetection's pixel decoder
-    stand for it: :class:`mmsapa.seg.MaskFormerHead` does.
+    is added to. MMSegmentation's head accepts MMDetection's exact class
+    only; :class:`mmsapa.seg.MaskFormerHead` accepts subclasses.
 
     Args:
         upsample_cfg (dict, optional): The upsample layer, as in
@@ -29,7 +29,10 @@ class PixelDecoder(SlotMixin, layers.PixelDecoder):
 class TransformerEncoderPixelDecoder(
     SlotMixin, layers.TransformerEncoderPixelDecoder
 ):
-    """The same, with MaskFormer's transformer encoder before the steps."""
+    """MaskFormer's pixel decoder with a transformer encoder and slots.
+
+    Guides and arguments as in :class:`PixelDecoder`.
+    """
 
     first_step = 1  # after the padding mask
 

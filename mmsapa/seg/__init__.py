@@ -8,7 +8,7 @@ from .uper_head import UPerHead
 
 __all__ = ['SegFPN', 'SegformerHead', 'UPerHead']
 
-# MMSegmentation's own cannot be built without MMDetection either.
+# MMSegmentation's MaskFormer head needs MMDetection too.
 if find_spec('mmdet'):
     from .maskformer_head import MaskFormerHead  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""MMSegmentation's FPN with an upsampler slot."""
+"""MMSegmentation's FPN with upsampler slots."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmseg.models.necks import FPN as MMSegFPN
 
 from ..registry import MODELS
-from ..upsamplers import SlotMixin
+from ..upsamplers.mixin import SlotMixin
 
 
 @MODELS.register_module()
@@ -25,5 +25,5 @@ class SegFPN(SlotMixin, MMSegFPN):
 
     @property
     def laterals(self) -> Sequence[nn.Module]:
-        """The lateral convolutions but for the top: nothing goes up to it."""
+        """The lateral convolutions without the top: nothing goes up to it."""
         return [*self.lateral_convs][:-1]

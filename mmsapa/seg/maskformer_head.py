@@ -1,4 +1,4 @@
-"""MaskFormer's head for a pixel decoder with an upsampler slot."""
+"""MaskFormer's head for a pixel decoder with upsampler slots."""
 
 from mmcv.cnn import Conv2d
 from mmdet.models.layers import PixelDecoder, TransformerEncoderPixelDecoder
@@ -11,14 +11,14 @@ from ..registry import MODELS
 class MaskFormerHead(MMSegMaskFormerHead):
     """MMSegmentation's MaskFormer head that takes any pixel decoder.
 
-    The parent projects the transformer's input only where the pixel decoder
-    is MMDetection's very ``PixelDecoder``; this one projects it for
-    subclasses too.
+    The parent projects the transformer's input only if the pixel decoder is
+    exactly MMDetection's ``PixelDecoder``; this head does so for subclasses
+    too.
 
     Args:
         in_channels (list[int]): Channels of the backbone's maps.
-        enforce_decoder_input_project (bool): Project even where channels
-            fit. Default: False.
+        enforce_decoder_input_project (bool): Project even if the channels
+            are equal. Default: False.
         **kwargs: As in :class:`mmseg.models.decode_heads.MaskFormerHead`.
     """
 

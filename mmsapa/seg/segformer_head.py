@@ -1,4 +1,4 @@
-"""SegFormer's head with an upsampler slot."""
+"""SegFormer's head with upsampler slots."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,12 +13,11 @@ from ..upsamplers import SlotMixin, UpsampleSlot
 
 @MODELS.register_module()
 class SegformerHead(SlotMixin, MMSegSegformerHead):
-    """MMSegmentation's SegFormer head with any upsample layer in it.
+    """MMSegmentation's SegFormer head with any upsample layer.
 
-    Each embedded map c4, c3, c2 climbs to the resolution of c1 in steps of
-    two, with a module of its own for every step; the guides are the embedded
-    maps it passes. An interpolation needs no steps and goes there at once, as
-    in the parent.
+    Each embedded map c4, c3, c2 is upsampled to the resolution of c1 in
+    steps of two, each step by its own layer; the guides are the embedded
+    maps on the way. An interpolation takes a single step, as in the parent.
 
     Args:
         upsample_cfg (dict, optional): The upsample layer, as in
@@ -32,7 +31,7 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
         ValueError: If the embedding is unknown.
     """
 
-    first_step = 1  # after c1, which is there already
+    first_step = 1  # after c1, which needs no upsampling
 
     def __init__(self, embedding: str = 'conv', **kwargs):
         super().__init__(**kwargs)
@@ -68,7 +67,7 @@ class SegformerHead(SlotMixin, MMSegSegformerHead):
         guides: list[Tensor],
         interpolate: Callable[[], Tensor],
     ) -> Tensor:
-        """Take one level, in the parent's order, up to the first."""
+        """Upsample one level, in the parent's order, to the first."""
         if call == 0:
             return x
         slots = self.upsamplers[call - 1]

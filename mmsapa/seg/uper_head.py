@@ -1,10 +1,9 @@
-"""UPerNet's head with an upsampler slot."""
+"""UPerNet's head with upsampler slots."""
 
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 
 from ..registry import MODELS
-from ..upsamplers import SlotMixin
-from ..upsamplers.top_down import through_slots
+from ..upsamplers.mixin import SlotMixin, through_slots
 
 
 @MODELS.register_module()
@@ -12,8 +11,8 @@ class UPerHead(SlotMixin, MMSegUPerHead):
     """MMSegmentation's UPerNet head whose top-down steps take any layer.
 
     The guide of a step is the lateral map that its result is added to,
-    before the addition. Pooled maps and the final fusion are interpolated as
-    in the parent: nothing guides them.
+    before the addition. Pooled maps and the final fusion have no guide and
+    are interpolated as in the parent.
 
     Args:
         upsample_cfg (dict, optional): The upsample layer, as in
@@ -25,5 +24,5 @@ class UPerHead(SlotMixin, MMSegUPerHead):
 
     @property
     def interpolations(self) -> int:
-        """Each level is interpolated once more, to be fused."""
+        """The steps, and one interpolation a level for the fusion."""
         return 2 * len(self.upsamplers)

@@ -1,20 +1,23 @@
-"""Upsample layers, and the slot that takes any of them."""
+"""Upsample layers, which need torch alone, and the slot that takes any.
 
-from . import flops  # noqa: F401  mmengine's counter learns the operator
+The slot and the mixin need mmengine and mmcv, and are imported when they are
+asked for.
+"""
+
+from importlib import import_module
+
 from .a2u import A2U
 from .dysample import DySample
 from .fade import FADE
 from .indexnet import IndexNet
 from .sapa import SAPA
-from .slot import UpsampleSlot
-from .top_down import SlotMixin
 
-__all__ = [
-    'A2U',
-    'FADE',
-    'SAPA',
-    'DySample',
-    'IndexNet',
-    'SlotMixin',
-    'UpsampleSlot',
-]
+__all__ = ['A2U', 'FADE', 'SAPA', 'DySample', 'IndexNet']
+
+_OF_OPENMMLAB = dict(SlotMixin='mixin', UpsampleSlot='slot')
+
+
+def __getattr__(name):
+    if name not in _OF_OPENMMLAB:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'.{_OF_OPENMMLAB[name]}', __name__), name)

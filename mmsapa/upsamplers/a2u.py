@@ -1,4 +1,4 @@
-"""A2U, an upsample layer guided by affinity, to compare with."""
+"""A2U, an upsample layer with weights from affinity."""
 
 import math
 
@@ -6,33 +6,29 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import register_upsample_layer
 from .guided import GuidedUpsampler, odd_kernel_size, reassemble
 
 
-@register_upsample_layer('a2u')
 class A2U(GuidedUpsampler):
-    """Affinity-aware upsampling.
+    """Affinity-aware upsampling, a guided upsample layer.
 
-    The kernels come from products of the guide with itself: two filters u
-    and v run over it, the same for all channels, and where their answers,
-    normalised, agree over the channels, there is affinity. A vector q turns
-    affinity into the kernels of the s * s pixels in each pixel of ``x``,
-    which itself has no part in them. This is the low-rank bilinear form
-    q (u'X) (v'X), of rank one, shared by channels and dynamic: u, v and q
-    are made from the guide, pooled (Dai, Lu and Shen, CVPR 2021,
-    https://arxiv.org/abs/2011.14288).
+    The weights come from the guide alone. Two filters u and v, shared by all
+    channels, run over it; the affinity of a pixel of ``x`` is the inner
+    product of their normalized responses over channels. A vector q turns the
+    affinity into weights for the s * s output pixels. This is the low-rank
+    bilinear form q (u'X) (v'X), of rank one, shared by channels and dynamic:
+    u, v and q are predicted from the pooled guide (Dai, Lu and Shen, CVPR
+    2021, https://arxiv.org/abs/2011.14288).
 
     Args:
         in_channels (int): Channels of ``x``.
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
         scale_factor (int): Size of the guide over size of ``x``. Default: 2.
-        kernel_size (int): Side of the kernels in pixels of ``x``, odd.
+        kernel_size (int): Side of the window in pixels of ``x``, odd.
             Default: 3.
         filter_size (int): Side of u and v in pixels of the guide.
             Default: 6.
-        init_cfg (dict, optional): As in every mmengine BaseModule.
 
     Raises:
         ValueError: If ``kernel_size`` is even.
@@ -45,23 +41,22 @@ class A2U(GuidedUpsampler):
         scale_factor: int = 2,
         kernel_size: int = 3,
         filter_size: int = 6,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        super().__init__(in_channels, guide_channels, scale_factor)
         self.kernel_size = odd_kernel_size('A2U', kernel_size)
         self.filter_size = filter_size
         c = self.guide_channels
-        # The authors' 32 groups, or as many as such a guide can have.
+        # The authors' 32 groups, or fewer if 32 does not divide the channels.
         groups = math.gcd(32, c)
         self.u = nn.Conv2d(c, 1, 1)
         self.v = nn.Conv2d(c, 1, 1)
         self.q = nn.Conv2d(c, (kernel_size * scale_factor) ** 2, 1)
         self.norm_u = nn.GroupNorm(groups, c)
         self.norm_v = nn.GroupNorm(groups, c)
-        self._reset_parameters()
+        self.reset_parameters()
 
-    def _reset_parameters(self):
-        # The authors leave it to PyTorch.
+    def reset_parameters(self):
+        """Initialize as PyTorch does; so do the authors."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.GroupNorm)):
                 module.reset_parameters()
@@ -74,14 +69,14 @@ class A2U(GuidedUpsampler):
         affinity = (u * v).sum(1, keepdim=True) / math.sqrt(u.shape[1])
         logits = self.q(F.adaptive_avg_pool2d(guide, 1)) * affinity
         logits = self._shuffle(logits, guide)
-        # Between 0 and 1 first, so no weight is e times another.
+        # The sigmoid bounds the ratio of two weights by e.
         return reassemble(x, logits.sigmoid().softmax(1), self.scale_factor)
 
     def _filter(
         self, guide: Tensor, weight: Tensor, norm: nn.Module
     ) -> Tensor:
-        """Run each sample's filter over each of its channels."""
-        # A convolution has no filter for each sample, but for each channel.
+        """Filter every channel of a sample by the sample's own filter."""
+        # Convolutions have filters per channel, not per sample.
         n, c = guide.shape[:2]
         out = F.conv2d(
             guide.flatten(0, 1)[None],

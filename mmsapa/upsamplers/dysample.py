@@ -1,40 +1,36 @@
-"""DySample, an upsample layer without a guide, to compare with."""
+"""DySample, an upsample layer without a guide."""
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..ops.checks import accumulate_dtype
-from ..registry import register_upsample_layer
 
 
-@register_upsample_layer('dysample')
-class DySample(BaseModule):
+class DySample(nn.Module):
     """Upsampling by learning where to sample.
 
-    Every high-res pixel reads ``x`` at its own place plus a learned offset,
-    bilinearly (Liu et al., ICCV 2023, https://arxiv.org/abs/2308.15085,
+    Each output pixel samples ``x`` bilinearly at its own position plus a
+    learned offset (Liu et al., ICCV 2023, https://arxiv.org/abs/2308.15085,
     section 3). With offsets of zero it is bilinear interpolation.
 
     Args:
         in_channels (int): Channels of ``x``.
         scale_factor (int): Size of the result over size of ``x``.
             Default: 2.
-        groups (int): Parts of the channels, each with offsets of its own.
+        groups (int): Groups of channels, each with its own offsets.
             Default: 4.
-        style (str): ``'lp'`` projects ``x`` and shuffles pixels, ``'pl'``
-            shuffles pixels and projects then, with fewer parameters.
+        style (str): ``'lp'`` projects ``x``, then shuffles pixels; ``'pl'``
+            shuffles pixels, then projects, with fewer parameters.
             Default: ``'lp'``.
-        dyscope (bool): Whether the reach of the offsets, 0.25 pixels of
-            ``x`` for a unit, is learned too, between 0 and 0.5.
+        dyscope (bool): Whether to predict the scale of the offsets too,
+            between 0 and 0.5 pixels of ``x`` per unit; otherwise it is 0.25.
             Default: False.
-        init_cfg (dict, optional): As in every mmengine BaseModule.
 
     Raises:
-        ValueError: If the style is unknown, or the channels cannot be
-            divided as it needs.
+        ValueError: If the style is unknown, or ``in_channels`` is not
+            divisible as groups and style need.
     """
 
     def __init__(
@@ -44,9 +40,8 @@ class DySample(BaseModule):
         groups: int = 4,
         style: str = 'lp',
         dyscope: bool = False,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         if style not in ('lp', 'pl'):
             raise ValueError(
                 f"DySample: expected style 'lp' or 'pl', got {style!r}."
@@ -72,24 +67,21 @@ class DySample(BaseModule):
             channels = in_channels // phases, 2 * groups
         self.offset = nn.Conv2d(*channels, 1)
         self.scope = nn.Conv2d(*channels, 1, bias=False) if dyscope else None
-        self._reset_parameters()
+        self.reset_parameters()
 
-    def init_weights(self):
-        """Initialise as the authors do, and then by ``init_cfg`` if given.
-
-        Parents' ``init_cfg`` reach every convolution below them; mmengine
-        calls this one afterwards.
-        """
-        self._reset_parameters()
-        if self.init_cfg:
-            super().init_weights()
-
-    def _reset_parameters(self):
-        # The start is bilinear interpolation, all but exactly.
+    def reset_parameters(self):
+        """Initialize the offsets near zero: close to bilinear."""
         nn.init.normal_(self.offset.weight, std=0.001)
         nn.init.zeros_(self.offset.bias)
         if self.scope is not None:
             nn.init.zeros_(self.scope.weight)
+
+    def init_weights(self):
+        """Initialize again, under the name that mmengine calls.
+
+        As :meth:`mmsapa.upsamplers.guided.GuidedUpsampler.init_weights`.
+        """
+        self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Upsample ``x``.
@@ -109,20 +101,20 @@ class DySample(BaseModule):
 
         n, _, h, w = x.shape
         s = self.scale_factor
-        # Places in half precision would be off by tenths of a pixel.
+        # Positions in half precision would be off by tenths of a pixel.
         dtype = accumulate_dtype(x.dtype)
-        # From pixels of x to grid_sample's -1 ... 1.
+        # From pixels of x to the range of grid_sample, -1 to 1.
         per_pixel = torch.tensor([2 / w, 2 / h], dtype=dtype, device=x.device)
         offsets = offsets.to(dtype).view(n, 2, self.groups, s * h, s * w)
         offsets = offsets.permute(0, 2, 3, 4, 1).flatten(0, 1) * per_pixel
-        places = F.affine_grid(
+        positions = F.affine_grid(
             torch.eye(2, 3, dtype=dtype, device=x.device)[None],
             [1, 1, s * h, s * w],
             align_corners=False,
         )
         out = F.grid_sample(
             x.to(dtype).reshape(n * self.groups, -1, h, w),
-            places + offsets,
+            positions + offsets,
             mode='bilinear',
             padding_mode='border',
             align_corners=False,
@@ -136,7 +128,7 @@ class DySample(BaseModule):
         return projection(F.pixel_shuffle(x, self.scale_factor))
 
     def extra_repr(self) -> str:
-        """What tells one DySample from another."""
+        """Show the arguments."""
         return (
             f'{self.in_channels}, scale_factor={self.scale_factor}, '
             f'groups={self.groups}, style={self.style!r}, '

@@ -1,22 +1,20 @@
-"""FADE, an upsample layer of encoder and decoder, to compare with."""
+"""FADE, an upsample layer that fuses encoder and decoder features."""
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..registry import register_upsample_layer
 from .guided import GuidedUpsampler, is_plain, odd_kernel_size, reassemble
 
 
-@register_upsample_layer('fade')
 class FADE(GuidedUpsampler):
-    """Fusing the assets of decoder and encoder.
+    """Fusing the assets of decoder and encoder, a guided upsample layer.
 
-    Guide and ``x`` together make the kernels, by one convolution whose
-    window moves on with every pixel of the guide but only with every pixel of
-    ``x`` (semi-shift). A gate, made from ``x``, then mixes the guide itself
-    into the result, for its details (Lu et al., ECCV 2022,
+    Guide and ``x`` both predict the weights, by one convolution that shifts
+    by a pixel on the guide for each output pixel, and on ``x`` for each
+    pixel of ``x`` (semi-shift). A gate, predicted from ``x``, then mixes the
+    guide into the result (Lu et al., ECCV 2022,
     https://arxiv.org/abs/2207.10392).
 
     Args:
@@ -24,17 +22,16 @@ class FADE(GuidedUpsampler):
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
         scale_factor (int): Size of the guide over size of ``x``. Default: 2.
-        kernel_size (int): Side of the kernels in pixels of ``x``, odd.
+        kernel_size (int): Side of the window in pixels of ``x``, odd.
             Default: 5.
         embed_dims (int): Channels that both maps are compressed to.
             Default: 64.
-        gate (bool): Whether the guide is mixed into the result, for which
-            it needs as many channels as ``x``. Default: True.
-        init_cfg (dict, optional): As in every mmengine BaseModule.
+        gate (bool): Whether to mix the guide into the result, which needs
+            as many channels in both. Default: True.
 
     Raises:
-        ValueError: If ``kernel_size`` is even, or maps of different channels
-            are to be mixed.
+        ValueError: If ``kernel_size`` is even, or the gate is to mix maps
+            of different channels.
     """
 
     def __init__(
@@ -45,9 +42,8 @@ class FADE(GuidedUpsampler):
         kernel_size: int = 5,
         embed_dims: int = 64,
         gate: bool = True,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        super().__init__(in_channels, guide_channels, scale_factor)
         self.kernel_size = odd_kernel_size('FADE', kernel_size)
         if gate and self.guide_channels != in_channels:
             raise ValueError(
@@ -60,9 +56,10 @@ class FADE(GuidedUpsampler):
         self.compress_x = nn.Conv2d(in_channels, embed_dims, 1, bias=False)
         self.kernels = nn.Conv2d(embed_dims, kernel_size**2, 3, padding=1)
         self.gate = nn.Conv2d(in_channels, 1, 1) if gate else None
-        self._reset_parameters()
+        self.reset_parameters()
 
-    def _reset_parameters(self):
+    def reset_parameters(self):
+        """Initialize weights by Glorot and Bengio, biases to 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -70,8 +67,8 @@ class FADE(GuidedUpsampler):
                     nn.init.zeros_(module.bias)
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
-        # A convolution is linear, so each map has its own at its own
-        # resolution, with the same weights, and the bias comes in once.
+        # A convolution is linear: run it on each map at the map's own
+        # resolution and add the bias once.
         logits = self.kernels(self.compress_guide(guide))
         from_x = self._without_bias(self.compress_x(x))
         logits = logits + self._nearest(from_x, guide)

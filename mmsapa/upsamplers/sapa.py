@@ -5,10 +5,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..ops import norm_project, sapa_kernels, sapa_upsample
-from ..registry import register_upsample_layer
 from .guided import GuidedUpsampler, is_plain, odd_kernel_size
 
-# Parameter names of the authors' modules (y is the guide there), and ours.
+# Parameter names of the authors' modules (y is their guide) and ours.
 _AUTHORS_NAMES = {
     'norm_y': 'norm_guide',
     'q': 'query',
@@ -22,12 +21,12 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map, pixel by pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``, a Tensor[N, C, H, W]."""
+        """Normalize ``x``, a Tensor[N, C, H, W]."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _foldable(norm, projections):
-    """Whether all are the plain modules that a layer is made with."""
+    """Whether all are the unmodified modules of the constructor."""
     return (
         is_plain(norm, ChannelNorm)
         and norm.bias is not None
@@ -41,23 +40,22 @@ def _foldable(norm, projections):
     )
 
 
-@register_upsample_layer('sapa')
 class SAPA(GuidedUpsampler):
-    """Similarity-aware point affiliation, an upsample layer with a guide.
+    """Similarity-aware point affiliation, a guided upsample layer.
 
-    Every pixel of the guide compares itself with the window of ``x`` around
-    it and takes the mean of what it finds there, weighted by similarity
-    (https://arxiv.org/abs/2209.12866, section 3). Guide and ``x`` are each
-    normalised over channels; what is averaged is the raw ``x``.
+    Each output pixel is a softmax-weighted mean of a K x K window of ``x``;
+    the weights are similarities of guide and ``x``
+    (https://arxiv.org/abs/2209.12866, section 3). Both are normalized over
+    channels to compute the weights; the mean is taken of ``x`` itself.
 
-    ======= ================================ ================
-    variant query                            key
-    ======= ================================ ================
-    ``I``   guide (inner product)            x
-    ``B``   projected guide (bilinear form)  projected x
-    ``G``   as ``B``, mixed by a gate with   projected x
-            a projection of the raw x
-    ======= ================================ ================
+    ======= ==================================== ===========
+    variant query                                key
+    ======= ==================================== ===========
+    ``I``   guide (inner product)                x
+    ``B``   projected guide (bilinear form)      projected x
+    ``G``   as ``B``, mixed by a gate with a     projected x
+            projection of ``x`` not normalized
+    ======= ==================================== ===========
 
     Args:
         in_channels (int): Channels of ``x``.
@@ -66,15 +64,14 @@ class SAPA(GuidedUpsampler):
         variant (str): ``'I'``, ``'B'`` or ``'G'``; ``'I'`` needs as many
             guide channels as input channels. Default: ``'G'``.
         embed_dims (int): Channels of queries and keys; ``'I'`` has no
-            embedding and takes no notice of it. Default: 32.
+            embedding and ignores it. Default: 32.
         kernel_size (int): Side of the window in pixels of ``x``, odd.
             Default: 5.
         scale_factor (int): Size of the guide over size of ``x``. Default: 2.
-        init_cfg (dict, optional): As in every mmengine BaseModule.
 
     Raises:
         ValueError: If the variant is unknown, ``kernel_size`` is even, or
-            ``'I'`` is asked to compare maps of different channels.
+            ``'I'`` has different numbers of channels.
     """
 
     def __init__(
@@ -85,9 +82,8 @@ class SAPA(GuidedUpsampler):
         embed_dims: int = 32,
         kernel_size: int = 5,
         scale_factor: int = 2,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(in_channels, guide_channels, scale_factor, init_cfg)
+        super().__init__(in_channels, guide_channels, scale_factor)
         guide_channels = self.guide_channels
         if variant not in ('I', 'B', 'G'):
             raise ValueError(
@@ -112,10 +108,10 @@ class SAPA(GuidedUpsampler):
         if variant == 'G':
             self.query_x = nn.Conv2d(in_channels, embed_dims, 1)
             self.gate = nn.Conv2d(in_channels, 1, 1)
-        self._reset_parameters()
+        self.reset_parameters()
 
-    def _reset_parameters(self):
-        # Projections N(0, 0.02^2), biases 0, norms the identity.
+    def reset_parameters(self):
+        """Draw projections from N(0, 0.02^2); norms become the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -131,7 +127,7 @@ class SAPA(GuidedUpsampler):
         )
 
     def kernels(self, x: Tensor, guide: Tensor) -> Tensor:
-        """Give the weights by which ``forward`` takes its means.
+        """Compute the weights of the means that ``forward`` takes.
 
         Args:
             x (Tensor[N, in_channels, H, W]): As in :meth:`forward`.
@@ -144,15 +140,15 @@ class SAPA(GuidedUpsampler):
         return sapa_kernels(query, key, self.kernel_size, self.scale_factor)
 
     def _embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the queries of the guide and the keys of ``x``."""
+        """Compute queries from the guide and keys from ``x``."""
         if self.variant == 'I':
             return self.norm_guide(guide), self.norm_x(x)
         (query,) = self._project(guide, self.norm_guide, self.query)
         if self.variant == 'B':
             return query, *self._project(x, self.norm_x, self.key)
         key, gate = self._project(x, self.norm_x, self.key, self.gate)
-        # Projected first, upsampled then: the same, and s * s cheaper.
-        # Autocast may have given them other dtypes.
+        # Projecting before upsampling gives the same and is s * s times
+        # cheaper. Autocast may have changed the dtypes.
         gate, query_x = (
             self._nearest(low, guide).to(query.dtype)
             for low in (gate.sigmoid(), self.query_x(x))
@@ -161,7 +157,7 @@ class SAPA(GuidedUpsampler):
 
     @staticmethod
     def _project(x, norm, *projections):
-        """Normalise, then project; all in one reading if all are plain."""
+        """Normalize and project, in one pass if all modules are plain."""
         if not _foldable(norm, projections):
             normed = norm(x)
             return [projection(normed) for projection in projections]
@@ -176,7 +172,7 @@ class SAPA(GuidedUpsampler):
         return out.split([p.out_channels for p in projections], 1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        """Take the authors' names, and their Linear for our 1x1 Conv2d."""
+        """Accept the authors' names, and Linear for our 1x1 Conv2d."""
         for name in [n for n in state_dict if n.startswith(prefix)]:
             module, dot, rest = name[len(prefix) :].partition('.')
             ours = f'{prefix}{_AUTHORS_NAMES.get(module, module)}{dot}{rest}'
@@ -187,7 +183,7 @@ class SAPA(GuidedUpsampler):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        """What tells one SAPA from another."""
+        """Show the arguments."""
         return (
             f'{self.in_channels}, guide_channels={self.guide_channels}, '
             f'variant={self.variant!r}, embed_dims={self.embed_dims}, '

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from .. import openmmlab  # noqa: F401  registers the layers
 from ..ops.checks import extend_to
 from .guided import check_sizes
 
@@ -16,16 +17,18 @@ from .guided import check_sizes
 class UpsampleSlot(BaseModule):
     """Upsamples a map to the size of its guide by any registered layer.
 
-    The registry's layers name their arguments each in its own way; a slot
-    fills in channels and scale, so that ``dict(type='sapa')`` and
-    ``dict(type='deconv')`` can stand for one another. What the config says
-    goes before what the slot would fill in, but for the ``mode`` of an
-    interpolation, which the type decides.
+    Every registered layer has its own names for channels and scale. A slot
+    fills them in, so that ``dict(type='sapa')`` and ``dict(type='deconv')``
+    are interchangeable. Config values override the slot's defaults, except
+    the ``mode`` of an interpolation, which follows from the type.
+
+        up = UpsampleSlot(dict(type='sapa'), in_channels=256)
+        fine = up(coarse, guide)
 
     Args:
         upsample_cfg (dict): ``type`` is a name in the registry (nearest,
             bilinear, deconv, pixel_shuffle, carafe, indexnet, a2u, fade,
-            dysample, sapa, …); the rest goes to the layer.
+            dysample, sapa, …) or a class; the rest goes to the layer.
         in_channels (int): Channels of the map, before and after.
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
@@ -34,7 +37,7 @@ class UpsampleSlot(BaseModule):
 
     Raises:
         KeyError: If ``type`` is missing or no such layer is registered.
-        TypeError: If the layer does not know what the config says.
+        TypeError: If the layer does not take an argument of the config.
     """
 
     def __init__(
@@ -52,8 +55,8 @@ class UpsampleSlot(BaseModule):
                 f"or dict(type='nearest'), got {upsample_cfg}."
             )
         layer = _find(upsample_cfg['type'])
-        parameters = inspect.signature(layer.__init__).parameters
-        given = dict(
+        parameters = inspect.signature(layer).parameters
+        defaults = dict(
             in_channels=in_channels,
             out_channels=in_channels,
             channels=in_channels,
@@ -61,24 +64,23 @@ class UpsampleSlot(BaseModule):
             scale_factor=scale_factor,
             stride=scale_factor,
         )
-        # Sizes that a layer with a default for them knows best.
-        required = dict(kernel_size=scale_factor, upsample_kernel=3)
-        given.update(
-            (name, value)
-            for name, value in required.items()
-            if name in parameters
-            and parameters[name].default is inspect.Parameter.empty
-        )
-        given = {k: v for k, v in given.items() if k in parameters}
-        # Necks of the library say how they interpolate, and a config that
-        # names another type inherits it.
-        said = {
+        # A layer's own default for these is better than the slot's.
+        for name, value in dict(
+            kernel_size=scale_factor, upsample_kernel=3
+        ).items():
+            parameter = parameters.get(name)
+            if parameter and parameter.default is inspect.Parameter.empty:
+                defaults[name] = value
+        defaults = {k: v for k, v in defaults.items() if k in parameters}
+        # MMDetection's necks have a mode of interpolation, which a config
+        # with another type inherits.
+        overrides = {
             k: v
             for k, v in upsample_cfg.items()
             if k != 'mode' or k in parameters
         }
-        _check_names(layer, said, parameters)
-        self.layer = build_upsample_layer({**given, **said})
+        _check_names(layer, overrides, parameters)
+        self.layer = build_upsample_layer({**defaults, **overrides})
         self.guided = (
             'guide' in inspect.signature(self.layer.forward).parameters
         )
@@ -92,17 +94,17 @@ class UpsampleSlot(BaseModule):
         """Upsample ``x``.
 
         Args:
-            x (Tensor[N, in_channels, H, W]): Low resolution.
-            guide (Tensor[N, guide_channels, Hq, Wq]): High resolution; of an
-                unguided layer only its size counts.
+            x (Tensor[N, in_channels, H, W]): Low-res map.
+            guide (Tensor[N, guide_channels, Hq, Wq]): High-res map; an
+                unguided layer uses only its size.
 
         Returns:
             Tensor[N, in_channels, Hq, Wq]: ``x`` at the guide's size.
 
         Raises:
             RuntimeError: If there is no guide.
-            ValueError: If the sizes do not fit together, or the layer makes
-                another size than the guide's.
+            ValueError: If the sizes do not match, or the layer's output has
+                another size than the guide.
         """
         if guide is None:
             raise RuntimeError(
@@ -122,7 +124,7 @@ class UpsampleSlot(BaseModule):
         else:
             check_sizes(type(self.layer).__name__, x, guide, self.scale_factor)
             out = self.layer(extend_to(x, size, self.scale_factor))
-            # Of a map of odd size less than a cell is not wanted.
+            # At odd sizes the output is less than a cell too large.
             if all(
                 0 <= made - wanted <= self.scale_factor
                 for made, wanted in zip(out.shape[2:], size)
@@ -146,7 +148,7 @@ def _find(layer_type):
     try:
         with MODELS.switch_scope_and_registry(None) as registry:
             layer = registry.get(layer_type)
-    except RuntimeError:  # mmengine's answer to an unknown name
+    except RuntimeError:  # mmengine raises it for an unknown name
         layer = None
     if layer is None:
         raise KeyError(
@@ -157,13 +159,13 @@ def _find(layer_type):
     return layer
 
 
-def _check_names(layer, said, parameters):
+def _check_names(layer, overrides, parameters):
     kinds = {parameter.kind for parameter in parameters.values()}
-    unknown = said.keys() - parameters.keys() - {'type'}
+    unknown = overrides.keys() - parameters.keys() - {'type'}
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
-        known = ', '.join(name for name in parameters if name != 'self')
         raise TypeError(
-            f'upsample_cfg: expected arguments of {layer.__name__} ({known}), '
-            f'got {", ".join(sorted(unknown))} too; if the config inherits '
-            'it, write _delete_=True into upsample_cfg.'
+            f'upsample_cfg: expected arguments of {layer.__name__} '
+            f'({", ".join(parameters)}), got {", ".join(sorted(unknown))} '
+            'too; if the config inherits it, write _delete_=True into '
+            'upsample_cfg.'
         )

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 
 from mmsapa.datasets.demo_data import make_dataset
 
-from ..upsamplers.test_sapa import expected_macs
+from ..upsamplers.helpers import sapa_macs as expected_macs
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'tools' / 'analysis_tools'))

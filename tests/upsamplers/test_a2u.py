@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmsapa.upsamplers import A2U, UpsampleSlot
+from mmsapa.upsamplers import A2U
 
-from .published import in_millions, parameters, segformer_giga_macs, window
+from .helpers import in_millions, parameters, segformer_giga_macs, window
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,6 @@ def test_every_parameter_learns(device):
     layer(x, guide).square().sum().backward()
     for tensor in (x, guide, *layer.parameters()):
         assert tensor.grad.abs().sum() > 0
-
-
-def test_the_slot_takes_it_at_odd_sizes():
-    slot = UpsampleSlot(dict(type='a2u'), 8, 3)
-    assert (slot.layer.in_channels, slot.layer.guide_channels) == (8, 3)
-    out = slot(torch.randn(2, 8, 4, 5), torch.randn(2, 3, 7, 9))
-    assert out.shape == (2, 8, 7, 9)
 
 
 def test_parents_do_not_initialise_it():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmsapa.upsamplers import DySample, UpsampleSlot
+from mmsapa.upsamplers import DySample
 
 FORMS = [
     dict(style=style, dyscope=dyscope)
@@ -89,13 +89,6 @@ def test_half_precision_samples_at_the_same_places(device):
         out = layer.bfloat16()(x)
     assert out.dtype == torch.bfloat16
     assert (out - expected).abs().max() < 0.03
-
-
-def test_the_slot_takes_it_at_odd_sizes():
-    slot = UpsampleSlot(dict(type='dysample'), 8)
-    assert slot.layer.in_channels == 8
-    out = slot(torch.randn(1, 8, 4, 5), torch.randn(1, 3, 7, 9))
-    assert out.shape == (1, 8, 7, 9)
 
 
 def test_parents_do_not_initialise_it():

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmsapa.upsamplers import FADE, UpsampleSlot
+from mmsapa.upsamplers import FADE
 
-from .published import in_millions, segformer_giga_macs, window
+from .helpers import in_millions, segformer_giga_macs, window
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,6 @@ def test_every_parameter_learns(device):
     layer(x, guide).square().sum().backward()
     for tensor in (x, guide, *layer.parameters()):
         assert tensor.grad.abs().sum() > 0
-
-
-def test_the_slot_takes_it_at_odd_sizes():
-    slot = UpsampleSlot(dict(type='fade'), 8)
-    assert (slot.layer.in_channels, slot.layer.guide_channels) == (8, 8)
-    out = slot(torch.randn(2, 8, 4, 5), torch.randn(2, 8, 7, 9))
-    assert out.shape == (2, 8, 7, 9)
 
 
 def test_parents_do_not_initialise_it():

@@ -1,4 +1,7 @@
-"""The mixin that puts slots where a library's head or neck interpolates."""
+"""The mixin that adapts heads and necks of OpenMMLab to slots.
+
+Our own models have slots in plain sight and do not need it.
+"""
 
 import functools
 import inspect
@@ -16,35 +19,35 @@ from .slot import UpsampleSlot
 
 
 class SlotMixin:
-    """Puts slots where a head or neck of OpenMMLab interpolates.
+    """Replaces the interpolations of an OpenMMLab head or neck by slots.
 
-    These modules come down a pyramid: in each step a map is interpolated to
-    the size of a finer one, its guide, and merged with it. The mixin stands
-    before such a class, runs its ``forward``, and puts the upsample layers
-    of :attr:`upsamplers` in place of those interpolations. So nothing of the
-    parent is written again, what its checkpoints hold keeps its name, and
-    with its own interpolation in the slots it computes what it always did.
+    Such a module goes down a pyramid: each step interpolates a map to the
+    size of a finer one, its guide, and merges both. The mixin precedes the
+    class in the bases, runs its ``forward``, and calls the slots of
+    :attr:`upsamplers` in place of the interpolations. The parent's code is
+    not copied and its checkpoints load unchanged; with the parent's own
+    interpolation in the slots the results are the same bit for bit.
 
-    As it stands the mixin serves all whose guides are the outputs of
-    ``lateral_convs``; a subclass overrides what is different in its parent.
-    What a call needs belongs to that call, so one module may serve several
-    threads, and replicas, copies and pickles work by themselves.
+    The defaults suit parents whose guides are the outputs of
+    ``lateral_convs``; a subclass overrides what differs. The state of a call
+    lives outside the module, so threads may share one, and replicas, copies
+    and pickles work.
 
     Args:
-        *args: The parent's.
+        *args: Passed to the parent.
         upsample_cfg (dict, optional): The upsample layer, with a ``type``
-            from the registry, for example ``dict(type='sapa')``. Without it,
-            or with what the parent itself takes under this name, the parent
-            interpolates as ever. Default: None.
-        **kwargs: The parent's.
+            from the registry, for example ``dict(type='sapa')``. If None, or
+            if the parent itself takes this argument and there is no
+            ``type``, the parent interpolates as usual. Default: None.
+        **kwargs: Passed to the parent.
 
     Raises:
         TypeError: If ``upsample_cfg`` is not a dict.
-        ValueError: If the parent takes no step with these arguments.
+        ValueError: If the parent has no step with these arguments.
     """
 
     first_step = 0
-    """Interpolations that the parent makes before its first step down."""
+    """Number of interpolations before the first step down."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -75,15 +78,15 @@ class SlotMixin:
             self.watch_laterals()
 
     def watch_laterals(self) -> list[nn.Module]:
-        """Have every lateral leave its output as a guide.
+        """Register a hook on each lateral that keeps its output as a guide.
 
-        By hooks that stay: those that came and went with each ``forward``
-        would be lost to ``torch.compile``.
+        The hooks stay: ``torch.compile`` would miss hooks that are added and
+        removed in each ``forward``.
 
         Returns:
-            list[nn.Module]: The watched modules.
+            list[nn.Module]: The modules with the hook.
         """
-        # torch.compile puts a module of its own around another.
+        # torch.compile wraps a module into one of its own.
         found = [getattr(m, '_orig_mod', m) for m in self.laterals]
         for lateral in found:
             if _keep_guide not in lateral._forward_hooks.values():
@@ -94,13 +97,13 @@ class SlotMixin:
     def laterals(self) -> Sequence[nn.Module]:
         """Modules whose outputs are the guides, high resolution first.
 
-        Where there are none, the guides are the inputs themselves.
+        If there are none, the guides are the inputs themselves.
         """
         return self.lateral_convs
 
     @property
     def guide_channels(self) -> list[int]:
-        """Channels of the guides, and of the maps that are merged with them.
+        """Channels of the guides and of the maps merged with them.
 
         High resolution first.
         """
@@ -108,11 +111,11 @@ class SlotMixin:
 
     @property
     def interpolations(self) -> int:
-        """All interpolations that the parent makes in a ``forward``."""
+        """Number of interpolations in a ``forward`` of the parent."""
         return self.first_step + len(self.upsamplers)
 
     def make_upsamplers(self, upsample_cfg: dict) -> ModuleList:
-        """Make the slots: the i-th goes from level i + 1 to level i."""
+        """Make the slots; the i-th upsamples level i + 1 to level i."""
         return ModuleList(
             UpsampleSlot(upsample_cfg, channels)
             for channels in self.guide_channels
@@ -128,19 +131,20 @@ class SlotMixin:
         """Upsample ``x`` in place of one interpolation of the parent.
 
         Args:
-            index (int): Which one it is, counted from 0 in each ``forward``.
-            x (Tensor[N, C, H, W]): What the parent would interpolate.
-            guides (list[Tensor]): As :attr:`laterals`; None where the parent
-                has not come to one.
-            interpolate (Callable): Does what the parent would have done.
+            index (int): Index of the interpolation in this ``forward``.
+            x (Tensor[N, C, H, W]): Map that the parent would interpolate.
+            guides (list[Tensor]): In the order of :attr:`laterals`; None for
+                a lateral that has not run yet.
+            interpolate (Callable): The parent's own interpolation of ``x``.
 
         Returns:
-            Tensor[N, C, Hq, Wq]: At the size that the parent asked for.
+            Tensor[N, C, Hq, Wq]: ``x`` at the size that the parent asked
+            for.
         """
         level = len(self.upsamplers) - 1 - (index - self.first_step)
         if not 0 <= level < len(self.upsamplers):
             return interpolate()
-        # Nobody else needs it: the memory shall be free again.
+        # Nothing else needs the guide: free its memory.
         guide, guides[level] = guides[level], None
         return self.upsamplers[level](x, guide)
 
@@ -173,18 +177,18 @@ class SlotMixin:
 
 
 class _Call:
-    """What one call of a module with slots needs."""
+    """The state of one call of a module with slots."""
 
     def __init__(self, module, inputs):
         self.module = module
-        # One may have been replaced since the last call.
+        # A lateral may have been replaced since the last call.
         self.laterals = module.watch_laterals()
         self.guides = [None] * len(self.laterals) or list(inputs)
         self.count = 0
 
 
-# Of each thread, with its innermost call as `current`. torch.compile of older
-# PyTorch sees what this type holds, but not what a subclass of it does.
+# Per thread, with its innermost call as `current`. torch.compile of older
+# PyTorch follows attributes of this type, but not of a subclass.
 _calls = threading.local()
 
 
@@ -193,7 +197,7 @@ def _current_call():
 
 
 def _keep_guide(module, inputs, output):
-    """Keep the output of a lateral, as a forward hook."""
+    """Keep the output of a lateral as a guide; a forward hook."""
     call = _current_call()
     if call is not None:
         for level, lateral in enumerate(call.laterals):
@@ -202,12 +206,12 @@ def _keep_guide(module, inputs, output):
 
 
 def _interpolate(input, size=None, *args, **kwargs):
-    """Take the place of ``F.interpolate`` in a parent's method."""
+    """Stand in for ``F.interpolate`` in a parent's method."""
     call = _current_call()
     if call is None:
         raise RuntimeError(
             'A module with slots: expected its parent to interpolate within '
-            'a call of forward, got an interpolation outside of it, as when '
+            'a call of forward, got an interpolation outside of one, as when '
             'torch.utils.checkpoint runs a part of forward again; checkpoint '
             'the whole module.'
         )
@@ -230,7 +234,7 @@ def _interpolate(input, size=None, *args, **kwargs):
 
 
 class _Functional:
-    """``torch.nn.functional`` with another ``interpolate``."""
+    """``torch.nn.functional`` with our ``interpolate``."""
 
     interpolate = staticmethod(_interpolate)
 
@@ -244,20 +248,22 @@ _functional = _Functional()
 def through_slots(method: Callable) -> Callable:
     """Copy a library's method so that its interpolations go to the slots.
 
-    The body and all else that it knows stay the library's own; only the
-    names by which it comes to ``F.interpolate`` lead elsewhere, its own and
-    those of functions such as MMSegmentation's ``resize``. So every other
-    call costs what it always did.
+    The copy has the same code. Only the global names that lead to
+    ``F.interpolate`` are bound to the slots instead, its own and those of
+    functions that it calls, such as MMSegmentation's ``resize``. The library
+    is not patched, and no other call changes.
 
-    The mixin does this to ``forward`` itself. A method that ``forward``
-    leaves interpolations to is overridden by its copy.
+    The mixin does this for ``forward``. For a method that ``forward`` calls
+    to interpolate, a subclass does it in its body::
+
+        _forward_feature = through_slots(Parent._forward_feature)
 
     Args:
-        method (Callable): Of a parent of the mixin's subclass; what is no
-            function in Python stays as it is.
+        method (Callable): Method of a parent; returned as it is if it is not
+            a Python function.
 
     Returns:
-        Callable: Its copy, for modules with slots; others run ``method``.
+        Callable: Runs the copy for modules with slots, else ``method``.
     """
     if not isinstance(method, FunctionType):
         return method
@@ -278,9 +284,9 @@ def through_slots(method: Callable) -> Callable:
 
 
 def _rebound(function, names):
-    """Copy a function; ``names`` and ``F.interpolate`` are others in it."""
+    """Copy a function with ``names`` and ``F.interpolate`` bound anew."""
     known = {**function.__globals__, **names}
-    # torch.compile would look the names up in the module of this name.
+    # torch.compile would look up the names in the module of this name.
     known.pop('__name__', None)
     for name, value in known.items():
         if value is F:
