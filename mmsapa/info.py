@@ -46,6 +46,7 @@ def _lines() -> Iterator[tuple]:
     yield 'mmsapa folder', Path(__file__).parent
     yield 'mmcv operators', _try_import('mmcv._ext')
     yield 'sapa layer', _try_import('mmsapa.upsamplers')
+    yield 'upsampler slot', _try_import('mmsapa.upsamplers.slot')
     try:
         import torch
 

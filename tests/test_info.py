@@ -49,7 +49,8 @@ def test_names_what_is_installed_and_passes_the_self_test(report):
         assert present
         for name in present:
             assert f'{name} {metadata.version(name)}' in found[library]
-    assert found['mmcv operators'] == found['sapa layer'] == 'found'
+    assert found['sapa layer'] == found['upsampler slot'] == 'found'
+    assert found['mmcv operators'] == 'found'
     assert found['CPU operators'] == 'found'
     assert found['instruction set'] == torch.backends.cpu.get_cpu_capability()
     assert found['self-test cpu'] == 'passed'
@@ -133,7 +134,8 @@ def test_a_broken_mmcv_is_a_line_and_no_traceback(tmp_path):
     assert code == 0 and found['self-test cpu'] == 'passed'
     words = 'ImportError: _ext.so: undefined symbol'
     assert f'cannot be imported, {words}' in found['mmcv']
-    assert found['sapa layer'] == f'none, {words}'
+    assert found['upsampler slot'] == f'none, {words}'
+    assert found['sapa layer'] == 'found'
 
 
 def test_a_fork_over_the_official_library_is_named(tmp_path):

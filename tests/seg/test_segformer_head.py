@@ -105,7 +105,7 @@ def test_compiles_and_is_copied(embedding):
     inputs = features()
     expected = head(inputs)
     twin = copy.deepcopy(head)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     head.compile(backend='eager', fullgraph=True)
     torch.testing.assert_close(head(inputs), expected)
     for p in head.parameters():

@@ -91,7 +91,7 @@ def test_half_precision_samples_at_the_same_places(device):
     assert (out - expected).abs().max() < 0.03
 
 
-def test_parents_do_not_initialise_it():
+def test_initializes_again():
     layer = DySample(64)
     torch.nn.init.ones_(layer.offset.weight)
     layer.init_weights()

@@ -79,7 +79,7 @@ def test_every_parameter_learns(device):
         assert tensor.grad.abs().sum() > 0
 
 
-def test_parents_do_not_initialise_it():
+def test_initializes_again():
     layer = FADE(64)
     for p in layer.parameters():
         nn.init.constant_(p, 9)

@@ -79,7 +79,7 @@ def test_bad_inputs_are_named(layer_type, x, guide, error, words):
         layer_type(6)(torch.zeros(x), guide)
 
 
-@pytest.mark.parametrize('layer_type', [A2U, FADE])
+@pytest.mark.parametrize('layer_type', [SAPA, A2U, FADE])
 @pytest.mark.parametrize('kernel_size', [4, 0, -1])
 def test_even_kernels_are_refused(layer_type, kernel_size):
     words = f'^{layer_type.__name__}: expected an odd.*got {kernel_size}'
@@ -88,7 +88,7 @@ def test_even_kernels_are_refused(layer_type, kernel_size):
 
 
 class LoRA(torch.nn.Module):
-    """A wrapper that adds a low-rank term, as fine-tuning has it."""
+    """A wrapper that adds a low-rank term, as in fine-tuning."""
 
     def __init__(self, base):
         super().__init__()
@@ -116,7 +116,7 @@ class LoRA(torch.nn.Module):
 
 
 def wrap(module, kind):
-    """Change what a convolution does, by its module and not its weight.
+    """Change what a convolution computes without changing its weight.
 
     Returns:
         tuple: The changed module, and a plain one that does the same.
@@ -200,9 +200,9 @@ def test_changed_norms_are_called():
         before = after
 
 
-@pytest.mark.parametrize('layer', [SAPA, A2U, FADE])
-def test_an_even_window_is_refused_when_the_layer_is_made(layer):
-    with pytest.raises(ValueError, match='odd kernel_size.*got 4'):
-        layer(8, kernel_size=4)
-    with pytest.raises(ValueError, match='an int scale_factor.*got 2.0'):
-        layer(8, scale_factor=2.0)
+@pytest.mark.parametrize('layer_type', [SAPA, *LAYERS])
+@pytest.mark.parametrize('scale', [2.0, 0])
+def test_a_scale_is_a_whole_number(layer_type, scale):
+    words = f'^{layer_type.__name__}: expected an int scale.*got {scale}'
+    with pytest.raises(ValueError, match=words):
+        layer_type(8, scale_factor=scale)

@@ -113,7 +113,7 @@ def test_every_parameter_learns(form, device):
         assert tensor.grad.abs().sum() > 0
 
 
-def test_parents_do_not_initialise_it():
+def test_initializes_again():
     layer = IndexNet(64)
     for p in layer.parameters():
         nn.init.constant_(p, 9)

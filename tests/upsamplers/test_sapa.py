@@ -14,7 +14,7 @@ VARIANTS = ['I', 'B', 'G']
 def layer_and_inputs(variant, guide_channels=6, size=(9, 13), **kwargs):
     torch.manual_seed(0)
     layer = SAPA(6, guide_channels, variant, embed_dims=4, **kwargs)
-    for p in layer.parameters():  # away from an initialisation near zero
+    for p in layer.parameters():  # away from an initialization near zero
         nn.init.normal_(p)
     s = layer.scale_factor
     x = torch.randn(2, 6, -(-size[0] // s), -(-size[1] // s))

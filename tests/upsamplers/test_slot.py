@@ -120,14 +120,14 @@ def test_mistakes_are_named():
     x, guide = torch.randn(1, 4, 4, 4), torch.randn(1, 4, 8, 8)
     with pytest.raises(ValueError, match=r'\[1, 4, 8, 8\].*got \[1, 4, 6, 6'):
         slot(x, guide)
-    # Of four times the size the first quarter is not the map.
+    # Four times the size is not cropped.
     slot = UpsampleSlot(dict(type='deconv', stride=4, kernel_size=4), 4)
     with pytest.raises(ValueError, match=r'\[1, 4, 8, 8\].*got \[1, 4, 16, 1'):
         slot(x, guide)
 
 
 class Wrong(torch.nn.Module):
-    """A layer with a guide that makes one pixel of every map."""
+    """A guided layer that returns a single pixel."""
 
     def forward(self, x, guide):
         return x[..., :1, :1]
