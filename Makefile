@@ -6,7 +6,7 @@ CUDA_HOME ?= /usr/local/cuda
 export PYTHONWARNINGS ?= ignore:pkg_resources is deprecated:UserWarning
 
 BIN := .venv/bin
-CXX_FILES = $(wildcard $(foreach e,h cuh cpp cu,csrc/*.$e csrc/*/*.$e tests/*/*.$e))
+CXX_FILES = $(wildcard $(foreach e,h inc cuh cpp cu,csrc/*.$e csrc/*/*.$e tests/*/*.$e))
 CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)

@@ -145,8 +145,7 @@ def make_extension():
         'mmsapa._C',
         sources,
         include_dirs=[os.path.abspath('csrc')],
-        depends=glob('csrc/**/*.h', recursive=True)
-        + glob('csrc/**/*.cuh', recursive=True),
+        depends=glob('csrc/**/*.*', recursive=True),
         extra_compile_args=flags,
     )
 

@@ -1,13 +1,11 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// The last line of defence, shared by the devices' bindings. mmsapa.ops
+// The last line of defense, shared by the devices' bindings. mmsapa.ops
 // checks the same with friendlier words; this serves those who call
 // torch.ops.mmsapa directly.
 #pragma once
 
 #include <ATen/core/Tensor.h>
-
-#include <optional>
 
 #include "shape.h"
 
@@ -60,10 +58,10 @@ inline int64_t cells(int64_t queries, int64_t scale_factor) {
   return queries == 0 ? 0 : (queries - 1) / scale_factor + 1;
 }
 
-// query [N, E, Hq, Wq], key [N, E, H, W], value [N, C, H, W] or none.
+// query [N, E, Hq, Wq], key [N, E, H, W], value [N, C, H, W].
 inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
-                           const std::optional<at::Tensor>& value,
-                           int64_t kernel_size, int64_t scale_factor) {
+                           const at::Tensor& value, int64_t kernel_size,
+                           int64_t scale_factor) {
   check_map(query, "query");
   check_map(key, "key");
   TORCH_CHECK(kernel_size > 0 && kernel_size % 2 == 1,
@@ -81,14 +79,11 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
               "expected a query of scale_factor ", scale_factor,
               " times the key's size, got ", query.sizes(), " and ",
               key.sizes());
-  if (value) {
-    check_map(*value, "value");
-    check_like(*value, query, {key.size(0), value->size(1), height, width},
-               "value");
-  }
-  return {query.size(0), query.size(1), value ? value->size(1) : 0,
-          height,        width,         query.size(2),
-          query.size(3), kernel_size,   scale_factor};
+  check_map(value, "value");
+  check_like(value, query, {key.size(0), value.size(1), height, width},
+             "value");
+  return {query.size(0), query.size(1), value.size(1), height,      width,
+          query.size(2), query.size(3), kernel_size,   scale_factor};
 }
 
 // x [N, C, H, W], weight [E, C], bias [E].

@@ -17,7 +17,6 @@ namespace mmsapa {
 // key    [batch, embed, height, width]
 // value  [batch, channels, height, width]
 // out    [batch, channels, query_height, query_width]
-// kernels[batch, kernel_size^2, query_height, query_width]
 //
 // The query (y, x) belongs to the cell (y / scale, x / scale) of the low-res
 // map and sees the kernel_size x kernel_size cells around it. The last row
@@ -26,7 +25,7 @@ namespace mmsapa {
 struct Shape {
   int64_t batch;
   int64_t embed;
-  int64_t channels;  // 0 where only the kernels are wanted
+  int64_t channels;
   int64_t height;
   int64_t width;
   int64_t query_height;
@@ -39,7 +38,7 @@ struct Shape {
   MMSAPA_HD int64_t phases() const { return scale * scale; }
 };
 
-// Sizes of a normalisation over channels with a projection.
+// Sizes of a normalization over channels with a projection.
 //
 // x      [batch, channels, pixels]
 // weight [outputs, channels]

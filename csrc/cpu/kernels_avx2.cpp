@@ -1,10 +1,6 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
-#include "kernels.h"
-
-#ifdef MMSAPA_X86
 #define MMSAPA_ISA avx2
 #define MMSAPA_TARGET "avx2,fma,f16c"
 #define MMSAPA_F16C
 #define MMSAPA_VECTOR_BYTES 32
-#include "kernels_impl.h"
-#endif
+#include "dispatch.h"

@@ -6,14 +6,10 @@
 // its S*S queries, which share every key and value they read. The window maps
 // of the cell, S*S*K*K numbers, stay in registers; low-res channels pass by
 // in shared memory, with a halo that is 0 outside the map, and are fetched
-// while those before are worked on. The lanes of a warp are neighbours in a
+// while those before are worked on. The lanes of a warp are neighbors in a
 // row of cells, so that NCHW is read and written in whole lines.
 //
-// gather: no two keys share a weight, so there a thread takes 4 x 4 keys of
-// several channels, and the lanes of a warp are channels.
-#pragma once
-
-#include "common.cuh"
+// Included by kernels.cu alone.
 
 namespace mmsapa::cuda::fused {
 
@@ -428,35 +424,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                  (tile.part() + 1) * shape.channels / parts, out);
 }
 
-template <int K, int S, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kBlocks)
-    weights_kernel(Shape shape, Band band,
-                   const scalar_t* query,  // [N, E, Hq, Wq]
-                   const scalar_t* key,    // [N, E, H, W]
-                   scalar_t* weights)      // [N, K*K, Hq, Wq]
-{
-  using Tile = TileOfCells<K, S, scalar_t>;
-  __shared__ typename Tile::Stage stage;
-  Tile tile(shape, band, stage);
-  typename Tile::Window window;
-  tile.dot(query, key, shape.embed, 0, shape.embed, window);
-  softmax(window);
-  auto to = tile.queries(weights, K * K);
-#pragma unroll
-  for (int o = 0; o < K * K; ++o) to.store_next(window[o]);
-}
-
 // What backward keeps: P, and dP in `parts`, each the sum over a run of
-// channels, or in one part grad_weights where that is not null. The maps and
-// the parts are made side by side, so that small maps too fill a GPU.
+// channels. The maps and the parts are made side by side, so that small maps
+// too fill a GPU.
 template <int K, int S, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     window_maps_kernel(Shape shape, Band band, int64_t parts,
-                       const scalar_t* query,         // [N, E, Hq, Wq]
-                       const scalar_t* key,           // [N, E, H, W]
-                       const scalar_t* value,         // [N, C, H, W]
-                       const scalar_t* grad_out,      // [N, C, Hq, Wq]
-                       const scalar_t* grad_weights,  // [N, K*K, Hq, Wq]
+                       const scalar_t* query,      // [N, E, Hq, Wq]
+                       const scalar_t* key,        // [N, E, H, W]
+                       const scalar_t* value,      // [N, C, H, W]
+                       const scalar_t* grad_out,   // [N, C, Hq, Wq]
                        Phases<S, scalar_t>* maps)  // [1 + parts, images, ...]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
@@ -466,14 +443,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   if (tile.part() == 0) {
     tile.dot(query, key, shape.embed, 0, shape.embed, window);
     softmax(window);
-  } else if (grad_weights == nullptr) {
+  } else {
     tile.dot(grad_out, value, shape.channels,
              (tile.part() - 1) * shape.channels / parts,
              tile.part() * shape.channels / parts, window);
-  } else {
-    auto from = tile.all_queries(grad_weights, K * K);
-#pragma unroll
-    for (int o = 0; o < K * K; ++o) from.widen(from.load_next(), window[o]);
   }
   keep<K, S, scalar_t>(window, own_map<K>(maps));
 }
@@ -528,200 +501,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     for (int p = 0; p < S * S; ++p) window[o][p] = phases.lane[p];
   }
   tile.aggregate(window, low, channels, 0, channels, high);
-}
-
-constexpr int kKeys = 4;  // a thread's keys in x and in y
-
-// A warp takes kKeys x kKeys keys, a block kWarps of these side by side; a
-// lane takes M channels. The rows of queries that see the keys pass by in
-// shared memory: `highs` for the block, lanes reading neighbouring channels,
-// and `weights` for each warp, all lanes reading the same.
-template <int K, int S, int M, typename scalar_t>
-struct Gather {
-  using acc_t = acc_type<scalar_t>;
-
-  static constexpr int kChannels = 32 * M;
-  static constexpr int kCells = kKeys + K - 1;  // in a row, that see a key
-  static constexpr int kQueries = (kKeys * kWarps + K - 1) * S;
-  static constexpr int kWord = kPerWord<scalar_t>;
-  static constexpr int kWords = kQueries / kWord;
-  static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
-  static_assert(S % kWord == 0, "rows of queries are made of words");
-
-  acc_t highs[kQueries][kChannels + 1];  // padded: written across channels
-  Pack<acc_t, kKeys> weights[kWarps][S][kCells * S][kKeys];
-  // Where 16-bit numbers arrive, for the thread that fetches them to widen.
-  alignas(kWordBytes)
-      scalar_t arrived[kNarrow ? kChannels : 1][kNarrow ? kQueries : 1];
-
-  __device__ scalar_t* arrival(int channel, int query) {
-    if constexpr (kNarrow) {
-      return &arrived[channel][query];
-    } else {
-      return &highs[query][channel];
-    }
-  }
-
-  static int64_t blocks(const Shape& shape, const Band& band,
-                        int64_t channels) {
-    return band.images * ceil_div(channels, kChannels) *
-           ceil_div(band.end - band.begin, kKeys) *
-           ceil_div(shape.width, kKeys * kWarps);
-  }
-};
-
-template <int K, int S, int M, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
-    Shape shape, Band band, int64_t channels,
-    const Phases<S, scalar_t>* window_map,  // [images, tiles, K*K, kThreads]
-    const scalar_t* high,                   // [N, channels, Hq, Wq]
-    scalar_t* low)                          // [N, channels, H, W]
-{
-  using G = Gather<K, S, M, scalar_t>;
-  using acc_t = acc_type<scalar_t>;
-  __shared__ G shared;
-
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t blocks_x = ceil_div(shape.width, kKeys * kWarps);
-  const int64_t blocks_y = ceil_div(band.end - band.begin, kKeys);
-  const int64_t groups = ceil_div(channels, G::kChannels);
-  int64_t rest = blockIdx.x;
-  const int64_t block_x = rest % blocks_x * (kKeys * kWarps);
-  rest /= blocks_x;
-  const int64_t key_y = band.begin + rest % blocks_y * kKeys;
-  rest /= blocks_y;
-  const int64_t channel = rest % groups * G::kChannels;
-  const int64_t image = rest / groups;
-  const int64_t key_x = block_x + warp * kKeys;
-  const int count =
-      static_cast<int>(smaller(channels - channel, G::kChannels));
-
-  const int64_t high_plane = shape.query_height * shape.query_width;
-  const int64_t first = (band.image + image) * channels + channel;
-  high += first * high_plane;
-
-  // The thread fetches one word of a row of queries in every kAtOnce-th
-  // channel: neighbours read what is side by side in memory.
-  constexpr int kAtOnce = kThreads / G::kWords;
-  const bool fetches = threadIdx.x < kAtOnce * G::kWords;
-  const int fetch_begin = threadIdx.x / G::kWords;
-  const int fetch_end = fetches ? count : 0;
-  const int query = threadIdx.x % G::kWords * G::kWord;
-  const int64_t query_x = (block_x - K / 2) * S + query;
-  const int inside = inside_row<scalar_t>(query_x, shape.query_width);
-  const bool words = has_words(high, shape.query_width);
-  // What is outside stays 0.
-  for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
-#pragma unroll
-    for (int j = 0; j < G::kWord; ++j) {
-      if (j >= inside) *shared.arrival(c, query + j) = narrow<scalar_t>(0);
-    }
-  }
-
-  acc_t sum[kKeys][kKeys][M] = {};
-  const int64_t cell_begin = larger(key_y - K / 2, 0);
-  const int64_t cell_end = smaller(key_y + kKeys + K / 2, band.last);
-  for (int64_t cell_y = cell_begin; cell_y < cell_end; ++cell_y) {
-    // The row of their windows in which the cells see the first key.
-    const int top = static_cast<int>(key_y - cell_y + K / 2);
-    const int64_t tile_y = (cell_y - band.first) / kTileY;
-    const int64_t tile_row = (image * tiles_y(band) + tile_y) * tiles_x(shape);
-    const int thread_row =
-        static_cast<int>((cell_y - band.first) % kTileY) * kTileX;
-
-    __syncthreads();  // the row before is done with
-    // Cells from left to right, as they lie in memory.
-    for (int i = lane; i < kKeys * K * kKeys; i += 32) {
-      const int x = i % kKeys, dx = i / kKeys % K, y = i / (kKeys * K);
-      const int dy = top + y;
-      const int cell = x + K - 1 - dx;  // of the kCells the warp reads
-      const int64_t cell_x = key_x - K / 2 + cell;
-      const int64_t tile = tile_row + cell_x / kTileX;
-      const acc_t* from = window_map[(tile * K * K + dy * K + dx) * kThreads +
-                                     thread_row + cell_x % kTileX]
-                              .lane;
-      const bool seen =
-          dy >= 0 && dy < K && cell_x >= 0 && cell_x < shape.width;
-#pragma unroll
-      for (int p = 0; p < S * S; ++p) {
-        acc_t* to = &shared.weights[warp][p / S][cell * S + p % S][y].lane[x];
-        // Weights of a query that is not there may be no numbers.
-        if (seen && cell_x * S + p % S < shape.query_width) {
-          __pipeline_memcpy_async(to, from + p, kWordBytes);
-        } else {
-          *to = 0;
-        }
-      }
-    }
-
-    for (int phase_y = 0; phase_y < S; ++phase_y) {
-      const int64_t query_y = cell_y * S + phase_y;
-      if (query_y >= shape.query_height) break;
-      if (phase_y > 0) __syncthreads();  // as above
-      const scalar_t* from = high + query_y * shape.query_width + query_x;
-      for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
-        fetch(shared.arrival(c, query), from + c * high_plane, inside, words);
-      }
-      wait_for_copies();
-      if constexpr (G::kNarrow) {
-        for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
-#pragma unroll
-          for (int j = 0; j < G::kWord; ++j) {
-            shared.highs[query + j][c] = widen(shared.arrived[c][query + j]);
-          }
-        }
-      }
-      __syncthreads();
-
-#pragma unroll
-      for (int q = 0; q < G::kCells * S; ++q) {
-        acc_t factor[M];
-#pragma unroll
-        for (int m = 0; m < M; ++m) {
-          factor[m] = shared.highs[warp * kKeys * S + q][lane + 32 * m];
-        }
-#pragma unroll
-        for (int y = 0; y < kKeys; ++y) {
-          if (top + y < 0 || top + y >= K) continue;
-          const Pack<acc_t, kKeys> weight =
-              shared.weights[warp][phase_y][q][y];
-#pragma unroll
-          for (int x = 0; x < kKeys; ++x) {
-            const int dx = x + K - 1 - q / S;
-            if (dx < 0 || dx >= K) continue;
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-              sum[y][x][m] += weight.lane[x] * factor[m];
-            }
-          }
-        }
-      }
-    }
-  }
-
-  // By way of `highs`, so that neighbouring lanes write neighbouring keys.
-  const int64_t plane = shape.height * shape.width;
-  constexpr int kRow = kKeys * kWarps;
-  low += first * plane + key_y * shape.width + block_x;
-#pragma unroll
-  for (int y = 0; y < kKeys; ++y) {
-    __syncthreads();  // the queries, or the row before, are done with
-#pragma unroll
-    for (int x = 0; x < kKeys; ++x) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        shared.highs[warp * kKeys + x][lane + 32 * m] = sum[y][x][m];
-      }
-    }
-    __syncthreads();
-    if (key_y + y >= band.end) return;
-    const int x = threadIdx.x % kRow;
-    if (block_x + x >= shape.width) continue;
-    for (int c = threadIdx.x / kRow; c < count; c += kThreads / kRow) {
-      low[c * plane + y * shape.width + x] =
-          narrow<scalar_t>(shared.highs[x][c]);
-    }
-  }
 }
 
 }  // namespace mmsapa::cuda::fused

@@ -3,9 +3,8 @@
 // Kernels for any kernel size and scale, one sum each, with the window maps in
 // the workspace. They serve what fused.cuh has no instance for, and double.
 // A thread makes kBlocked results, so that what they share is read once.
-#pragma once
-
-#include "common.cuh"
+//
+// Included by kernels.cu alone.
 
 namespace mmsapa::cuda::general {
 
@@ -88,14 +87,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 }
 
-// Thread: image, query. In place, or into `weights` if that is not null.
-template <typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kBlocks) softmax_kernel(
-    Shape shape, Band band,
-    acc_type<scalar_t>* window_map,  // [images, K*K, rows, cols]
-    scalar_t* weights)               // [N, K*K, Hq, Wq] or null
+// Thread: image, query. In place.
+template <typename acc_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    softmax_kernel(Shape shape, Band band,
+                   acc_t* window_map)  // [images, K*K, rows, columns]
 {
-  using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
   Index index;
   const int64_t column = index.next(columns), row = index.next(rows);
@@ -112,33 +109,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks) softmax_kernel(
   for (int64_t o = 0; o < window; ++o) {
     sum += exp(window_map[o * step] - highest);
   }
-  if (weights == nullptr) {
-    for (int64_t o = 0; o < window; ++o) {
-      window_map[o * step] = exp(window_map[o * step] - highest) / sum;
-    }
-    return;
-  }
-  const int64_t query_y = band.first * shape.scale + row;
-  if (query_y >= shape.query_height || column >= shape.query_width) return;
-  const int64_t plane = shape.query_height * shape.query_width;
-  weights += (band.image + image) * window * plane +
-             query_y * shape.query_width + column;
   for (int64_t o = 0; o < window; ++o) {
-    weights[o * plane] =
-        narrow<scalar_t>(exp(window_map[o * step] - highest) / sum);
+    window_map[o * step] = exp(window_map[o * step] - highest) / sum;
   }
 }
 
-// Thread: image, query. Turns `grads` from dP, which is in `grad_weights` if
-// that is not null, into dS.
-template <typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kBlocks) softmax_backward_kernel(
-    Shape shape, Band band,
-    const acc_type<scalar_t>* weights,  // [images, K*K, rows, columns]
-    acc_type<scalar_t>* grads,          // [images, K*K, rows, columns]
-    const scalar_t* grad_weights)       // [N, K*K, Hq, Wq] or null
+// Thread: image, query. Turns `grads` from dP into dS.
+template <typename acc_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    softmax_backward_kernel(Shape shape, Band band,
+                            const acc_t* weights,  // [images, K*K, rows, cols]
+                            acc_t* grads)          // [images, K*K, rows, cols]
 {
-  using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
   Index index;
   const int64_t column = index.next(columns), row = index.next(rows);
@@ -147,18 +129,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) softmax_backward_kernel(
 
   const int64_t window = shape.window(), step = rows * columns;
   const int64_t start = (image * window * rows + row) * columns + column;
-  const int64_t query_y = band.first * shape.scale + row;
-  const bool exists =
-      query_y < shape.query_height && column < shape.query_width;
-  if (grad_weights != nullptr) {
-    const int64_t plane = shape.query_height * shape.query_width;
-    const int64_t from = (band.image + image) * window * plane +
-                         query_y * shape.query_width + column;
-    for (int64_t o = 0; o < window; ++o) {
-      grads[start + o * step] =
-          exists ? widen(grad_weights[from + o * plane]) : acc_t(0);
-    }
-  }
   acc_t delta = 0;
   for (int64_t o = 0; o < window; ++o) {
     delta += weights[start + o * step] * grads[start + o * step];

@@ -1,15 +1,140 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// Chooses the kernels of a call and works it off in bands.
-#include "fused.cuh"
-#include "general.cuh"
+// The CUDA kernels, and how a call is cut into launches of them: in bands of
+// rows, so that what it keeps fits a workspace.
+//
+// Everything SAPA does is one of three sums over the window of a cell, and
+// the fused and the general kernels are built of them:
+//
+//   dot        window map[p, o] = sum over c of high[c, p] low[c, cell(p) + o]
+//   aggregate  high[c, p]       = sum over o of window map[p, o]
+//                                               low[c, cell(p) + o]
+//   gather     low[c, k]        = sum over the (p, o) with cell(p) + o = k of
+//                                 window map[p, o] high[c, p]
+//
+// With P = softmax(dot(query, key)), out = aggregate(P, value), and backward
+// dP = dot(grad_out, value), dS = P (dP - sum of P dP), grad_query =
+// aggregate(dS, key), grad_key = gather(dS, query), grad_value =
+// gather(P, grad_out). Low-res maps read as 0 outside, before the softmax.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include "kernels.h"
-#include "norm_project.cuh"
+#ifdef __CUDACC__
+#include <cuda_pipeline_primitives.h>
+#endif
+
+#include <cmath>
+
+// The only launch there is; a test may define it, and the copies of
+// cuda_pipeline_primitives.h, to run the kernels elsewhere.
+#ifndef MMSAPA_LAUNCH
+#define MMSAPA_LAUNCH(kernel, blocks, threads, stream, ...) \
+  kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#endif
 
 // The most a workspace takes, unless a single row of cells needs more.
 #ifndef MMSAPA_WORKSPACE_BYTES
 #define MMSAPA_WORKSPACE_BYTES (int64_t{64} << 20)
 #endif
+
+// ---- what the kernels share -----------------------------------------------
+
+namespace mmsapa::cuda {
+
+// One-dimensional blocks everywhere: y and z of a grid end at 65535.
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+
+// PyTorch compiles with the implicit half conversions switched off.
+__device__ inline float widen(float v) { return v; }
+__device__ inline double widen(double v) { return v; }
+__device__ inline float widen(__half v) { return __half2float(v); }
+__device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+
+template <typename scalar_t>
+__device__ inline scalar_t narrow(acc_type<scalar_t> v) {
+  return v;
+}
+template <>
+__device__ inline __half narrow<__half>(float v) {
+  return __float2half(v);
+}
+template <>
+__device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float v) {
+  return __float2bfloat16(v);
+}
+
+// S numbers to be moved at once.
+template <typename scalar_t, int S>
+struct alignas(S * sizeof(scalar_t)) Pack {
+  scalar_t lane[S];
+};
+
+// Of an asynchronous copy: the fewest there may be.
+constexpr int kWordBytes = 4;
+
+// For those that the thread itself has begun. Others see what it has copied
+// behind a barrier after that.
+__device__ inline void wait_for_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+}
+
+MMSAPA_HD constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+MMSAPA_HD constexpr int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+MMSAPA_HD constexpr int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
+// The part of a call that one round of launches works on, so that its window
+// maps fit the workspace: whole images, or rows of cells of one image.
+//
+// Rows [begin, end) get their results. Backward keeps window maps of [first,
+// last), a radius more on each side: from there too the keys of [begin, end)
+// are seen.
+struct Band {
+  int64_t image;
+  int64_t images;
+  int64_t begin;
+  int64_t end;
+  int64_t first;
+  int64_t last;
+};
+
+// Fused kernels work on whole tiles of cells, a cell a thread, and keep window
+// maps tile by tile. So the workspace has room for whole tiles.
+constexpr int kTileX = 32;  // a warp's width
+constexpr int kTileY = kThreads / kTileX;
+
+MMSAPA_HD inline int64_t tiles_x(const Shape& shape) {
+  return ceil_div(shape.width, kTileX);
+}
+MMSAPA_HD inline int64_t tiles_y(const Band& band) {
+  return ceil_div(band.last - band.first, kTileY);
+}
+MMSAPA_HD inline int64_t tiles(const Shape& shape, const Band& band) {
+  return band.images * tiles_y(band) * tiles_x(shape);
+}
+// Numbers of one window map.
+MMSAPA_HD inline int64_t map_size(const Shape& shape, const Band& band) {
+  return tiles(shape, band) * kThreads * shape.window() * shape.phases();
+}
+
+}  // namespace mmsapa::cuda
+
+// clang-format off
+#include "fused.cuh"
+#include "gather.cuh"
+#include "general.cuh"
+#include "norm_project.cuh"
+// clang-format on
+
+// ---- launches -------------------------------------------------------------
 
 #define MMSAPA_TRY(call)                    \
   do {                                      \
@@ -19,6 +144,16 @@
 
 namespace mmsapa::cuda {
 namespace {
+
+template <typename... Params, typename... Args>
+cudaError_t launch(void (*kernel)(Params...), int64_t blocks,
+                   cudaStream_t stream, Args... args) {
+  if (blocks == 0) return cudaSuccess;
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  MMSAPA_LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, stream,
+                args...);
+  return cudaGetLastError();
+}
 
 // Calls run with the fused kernels' K and S and returns true, or returns
 // false where there is no instance. Double has none: a cell's window maps
@@ -108,8 +243,7 @@ struct Bands {
 
 template <typename scalar_t>
 Bands bands_of(Op op, const Shape& shape) {
-  const bool backward =
-      op == Op::kUpsampleBackward || op == Op::kKernelsBackward;
+  const bool backward = op == Op::kUpsampleBackward;
   const int64_t grads = is_fused<scalar_t>(shape) ? backward_parts(shape) : 1;
   return Bands(shape, backward ? 1 + grads : 1, backward ? shape.radius() : 0,
                sizeof(acc_type<scalar_t>));
@@ -133,12 +267,11 @@ cudaError_t general_dot(const Shape& shape, const Band& band, int64_t channels,
                 stream, shape, band, channels, high, low, window_map);
 }
 
-template <typename scalar_t>
+template <typename acc_t>
 cudaError_t general_softmax(const Shape& shape, const Band& band,
-                            acc_type<scalar_t>* window_map, scalar_t* weights,
-                            cudaStream_t stream) {
-  return launch(general::softmax_kernel<scalar_t>, blocks_for(shape, band, 1),
-                stream, shape, band, window_map, weights);
+                            acc_t* window_map, cudaStream_t stream) {
+  return launch(general::softmax_kernel<acc_t>, blocks_for(shape, band, 1),
+                stream, shape, band, window_map);
 }
 
 template <typename scalar_t>
@@ -187,27 +320,24 @@ cudaError_t gather(const Shape& shape, const Band& band, int64_t channels,
                 stream, shape, band, channels, window_map, high, low);
 }
 
-// Both backward operators: dP comes from grad_out and value, or is
-// grad_weights where that is not null.
 template <typename scalar_t>
 struct Backward {
   const Shape& shape;
-  const scalar_t* query;         // [N, E, Hq, Wq]
-  const scalar_t* key;           // [N, E, H, W]
-  const scalar_t* value;         // [N, C, H, W] or null
-  const scalar_t* grad_out;      // [N, C, Hq, Wq] or null
-  const scalar_t* grad_weights;  // [N, K*K, Hq, Wq] or null
-  scalar_t* grad_query;          // [N, E, Hq, Wq] or null
-  scalar_t* grad_key;            // [N, E, H, W] or null
-  scalar_t* grad_value;          // [N, C, H, W] or null
+  const scalar_t* grad_out;  // [N, C, Hq, Wq]
+  const scalar_t* query;     // [N, E, Hq, Wq]
+  const scalar_t* key;       // [N, E, H, W]
+  const scalar_t* value;     // [N, C, H, W]
+  scalar_t* grad_query;      // [N, E, Hq, Wq] or null
+  scalar_t* grad_key;        // [N, E, H, W] or null
+  scalar_t* grad_value;      // [N, C, H, W] or null
   cudaStream_t stream;
 
   using acc_t = acc_type<scalar_t>;
 
-  cudaError_t run(Op op, void* workspace) const {
+  cudaError_t run(void* workspace) const {
     if (!grad_query && !grad_key && !grad_value) return cudaSuccess;
-    return bands_of<scalar_t>(op, shape).for_each(
-        shape, [&](const Band& band) {
+    return bands_of<scalar_t>(Op::kUpsampleBackward, shape)
+        .for_each(shape, [&](const Band& band) {
           acc_t* weights = static_cast<acc_t*>(workspace);
           acc_t* grads = weights + map_size(shape, band);
           MMSAPA_TRY(query_pass(band, weights, grads));
@@ -234,7 +364,7 @@ struct Backward {
       const int64_t parts = wanted ? backward_parts(shape) : 0;
       error = launch(fused::window_maps_kernel<I::K, I::S, scalar_t>,
                      tiles(shape, band) * (1 + parts), stream, shape, band,
-                     parts, query, key, value, grad_out, grad_weights, maps);
+                     parts, query, key, value, grad_out, maps);
       if (!wanted || error != cudaSuccess) return;
       error = launch(fused::softmax_backward_kernel<I::K, I::S, acc_t>,
                      tiles(shape, band) * I::S * I::S, stream, shape, band,
@@ -249,16 +379,13 @@ struct Backward {
 
     MMSAPA_TRY(
         general_dot(shape, band, shape.embed, query, key, weights, stream));
-    MMSAPA_TRY(
-        general_softmax<scalar_t>(shape, band, weights, nullptr, stream));
+    MMSAPA_TRY(general_softmax(shape, band, weights, stream));
     if (!grad_query && !grad_key) return cudaSuccess;
-    if (!grad_weights) {
-      MMSAPA_TRY(general_dot(shape, band, shape.channels, grad_out, value,
-                             grads, stream));
-    }
-    MMSAPA_TRY(launch(general::softmax_backward_kernel<scalar_t>,
+    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad_out, value, grads,
+                           stream));
+    MMSAPA_TRY(launch(general::softmax_backward_kernel<acc_t>,
                       blocks_for(shape, band, 1), stream, shape, band, weights,
-                      grads, grad_weights));
+                      grads));
     if (!grad_query) return cudaSuccess;
     return general_aggregate(shape, band, shape.embed, grads, key, grad_query,
                              stream);
@@ -283,8 +410,7 @@ cudaError_t with_outputs(const NormProjectShape& shape, Run run) {
 
 template <typename scalar_t>
 size_t workspace_bytes(Op op, const Shape& shape) {
-  const bool forward = op == Op::kUpsample || op == Op::kKernels;
-  if (forward && is_fused<scalar_t>(shape)) return 0;
+  if (op == Op::kUpsample && is_fused<scalar_t>(shape)) return 0;
   return static_cast<size_t>(bands_of<scalar_t>(op, shape).bytes);
 }
 
@@ -308,8 +434,7 @@ cudaError_t upsample(const Shape& shape, const scalar_t* query,
       .for_each(shape, [&](const Band& band) {
         MMSAPA_TRY(general_dot(shape, band, shape.embed, query, key, weights,
                                stream));
-        MMSAPA_TRY(
-            general_softmax<scalar_t>(shape, band, weights, nullptr, stream));
+        MMSAPA_TRY(general_softmax(shape, band, weights, stream));
         return general_aggregate(shape, band, shape.channels, weights, value,
                                  out, stream);
       });
@@ -321,44 +446,10 @@ cudaError_t upsample_backward(const Shape& shape, const scalar_t* grad_out,
                               const scalar_t* value, scalar_t* grad_query,
                               scalar_t* grad_key, scalar_t* grad_value,
                               void* workspace, cudaStream_t stream) {
-  const Backward<scalar_t> backward{shape,      query,   key,        value,
-                                    grad_out,   nullptr, grad_query, grad_key,
-                                    grad_value, stream};
-  return backward.run(Op::kUpsampleBackward, workspace);
-}
-
-template <typename scalar_t>
-cudaError_t kernels(const Shape& shape, const scalar_t* query,
-                    const scalar_t* key, scalar_t* weights, void* workspace,
-                    cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  const auto run = [&](auto instance) {
-    using I = decltype(instance);
-    const Band band = whole(shape);
-    error =
-        launch(fused::weights_kernel<I::K, I::S, scalar_t>, tiles(shape, band),
-               stream, shape, band, query, key, weights);
-  };
-  if (fused_instance<scalar_t>(shape, run)) return error;
-
-  auto* logits = static_cast<acc_type<scalar_t>*>(workspace);
-  return bands_of<scalar_t>(Op::kKernels, shape)
-      .for_each(shape, [&](const Band& band) {
-        MMSAPA_TRY(
-            general_dot(shape, band, shape.embed, query, key, logits, stream));
-        return general_softmax(shape, band, logits, weights, stream);
-      });
-}
-
-template <typename scalar_t>
-cudaError_t kernels_backward(const Shape& shape, const scalar_t* grad_weights,
-                             const scalar_t* query, const scalar_t* key,
-                             scalar_t* grad_query, scalar_t* grad_key,
-                             void* workspace, cudaStream_t stream) {
-  const Backward<scalar_t> backward{
-      shape,        query,      key,      nullptr, nullptr,
-      grad_weights, grad_query, grad_key, nullptr, stream};
-  return backward.run(Op::kKernelsBackward, workspace);
+  const Backward<scalar_t> backward{shape,    grad_out,   query,
+                                    key,      value,      grad_query,
+                                    grad_key, grad_value, stream};
+  return backward.run(workspace);
 }
 
 template <typename scalar_t>
@@ -421,12 +512,6 @@ cudaError_t norm_project_backward(
   template cudaError_t upsample_backward(                                     \
       const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
       const scalar_t*, scalar_t*, scalar_t*, scalar_t*, void*, cudaStream_t); \
-  template cudaError_t kernels(const Shape&, const scalar_t*,                 \
-                               const scalar_t*, scalar_t*, void*,             \
-                               cudaStream_t);                                 \
-  template cudaError_t kernels_backward(                                      \
-      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
-      scalar_t*, scalar_t*, void*, cudaStream_t);                             \
   template cudaError_t norm_project<scalar_t>(                                \
       const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,    \
       const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,      \

@@ -24,10 +24,10 @@ using acc_type =
     std::conditional_t<std::is_same_v<std::remove_const_t<scalar_t>, double>,
                        double, float>;
 
-enum class Op { kUpsample, kUpsampleBackward, kKernels, kKernelsBackward };
+enum class Op { kUpsample, kUpsampleBackward };
 
 // Bytes of device memory `op` wants as its workspace; 0 where it wants none.
-// Bounded: large calls are worked off in bands. Align it to 16 bytes.
+// Bounded: large calls are processed in bands of rows. Align it to 16 bytes.
 template <typename scalar_t>
 size_t workspace_bytes(Op op, const Shape& shape);
 
@@ -50,23 +50,6 @@ cudaError_t upsample_backward(const Shape& shape,
                               scalar_t* grad_key,        // [N, E, H, W]
                               scalar_t* grad_value,      // [N, C, H, W]
                               void* workspace, cudaStream_t stream);
-
-template <typename scalar_t>
-cudaError_t kernels(const Shape& shape,
-                    const scalar_t* query,  // [N, E, Hq, Wq]
-                    const scalar_t* key,    // [N, E, H, W]
-                    scalar_t* weights,      // [N, K*K, Hq, Wq]
-                    void* workspace, cudaStream_t stream);
-
-// A gradient whose pointer is null is not computed.
-template <typename scalar_t>
-cudaError_t kernels_backward(const Shape& shape,
-                             const scalar_t* grad_weights,  // [N, K*K, Hq, Wq]
-                             const scalar_t* query,         // [N, E, Hq, Wq]
-                             const scalar_t* key,           // [N, E, H, W]
-                             scalar_t* grad_query,          // [N, E, Hq, Wq]
-                             scalar_t* grad_key,            // [N, E, H, W]
-                             void* workspace, cudaStream_t stream);
 
 // The rows of weight sum to 0.
 template <typename scalar_t>

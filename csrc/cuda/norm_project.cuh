@@ -1,20 +1,17 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// Layer normalisation over channels and a projection, in one reading of the
-// map.
+// Layer normalization over channels and a projection, fused: the map is read
+// once.
 //
-// A thread has neighbouring pixels, and M outputs of them in registers:
+// A thread has neighboring pixels, and M outputs of them in registers:
 // forward their sums, backward their gradients. So it needs every number of x
 // once, a few channels ahead of time. The weights pass by in shared memory,
 // fetched while those before are worked on.
 //
 // Gradient of the weight: there lanes are channels and outputs are in
 // registers, while the pixels pass by in shared memory.
-#pragma once
-
-#include <type_traits>
-
-#include "common.cuh"
+//
+// Included by kernels.cu alone.
 
 namespace mmsapa::cuda::normed {
 
@@ -253,10 +250,10 @@ __device__ void project_pixel(const NormProjectShape& shape, int64_t image,
     const double y = widen(x[c * pixels]) - sum;
     squares += y * y / channels;
   }
-  const acc_t centre = static_cast<acc_t>(sum);
+  const acc_t center = static_cast<acc_t>(sum);
   const acc_t scale = 1 / sqrt(static_cast<acc_t>(squares) + eps);
   if (output == 0) {
-    mean[image * pixels + pixel] = centre;
+    mean[image * pixels + pixel] = center;
     rstd[image * pixels + pixel] = scale;
   }
   out += image * shape.outputs * pixels + pixel;
@@ -265,7 +262,7 @@ __device__ void project_pixel(const NormProjectShape& shape, int64_t image,
     acc_t product = 0;
     for (int64_t c = 0; c < channels; ++c) {
       product +=
-          weight[e * channels + c] * ((widen(x[c * pixels]) - centre) * scale);
+          weight[e * channels + c] * ((widen(x[c * pixels]) - center) * scale);
     }
     out[e * pixels] = narrow<scalar_t>(product + bias[e]);
   }
@@ -310,16 +307,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
         add_outer(weights, shifted, product);
       });
 
-  acc_t centre[kPixels<acc_t>], scale[kPixels<acc_t>];
+  acc_t center[kPixels<acc_t>], scale[kPixels<acc_t>];
 #pragma unroll
   for (int j = 0; j < kPixels<acc_t>; ++j) {
     const acc_t shift = sum[j] / shape.channels;
     const acc_t variance = squares[j] / shape.channels - shift * shift;
-    centre[j] = widen(first.lane[j]) + shift;
+    center[j] = widen(first.lane[j]) + shift;
     scale[j] = 1 / sqrt((variance < 0 ? 0 : variance) + eps);
   }
   if (output == 0) {
-    Column<acc_t>(mean, 1, shape.pixels, place).store_next(centre);
+    Column<acc_t>(mean, 1, shape.pixels, place).store_next(center);
     Column<acc_t>(rstd, 1, shape.pixels, place).store_next(scale);
   }
   Column<scalar_t> to(out, shape.outputs, shape.pixels, place);
@@ -358,7 +355,7 @@ __device__ void grad_x_of_pixel(const NormProjectShape& shape, int64_t image,
 {
   using acc_t = acc_type<scalar_t>;
   const int64_t pixels = shape.pixels;
-  const acc_t centre = mean[image * pixels + pixel];
+  const acc_t center = mean[image * pixels + pixel];
   const acc_t scale = rstd[image * pixels + pixel];
   grad += image * shape.outputs * pixels + pixel;
   x += image * shape.channels * pixels + pixel;
@@ -374,7 +371,7 @@ __device__ void grad_x_of_pixel(const NormProjectShape& shape, int64_t image,
   acc_t factor = 0, total = 0;
   for (int64_t c = 0; c < shape.channels; ++c) {
     const acc_t sum = product(c);
-    factor += sum * (widen(x[c * pixels]) - centre);
+    factor += sum * (widen(x[c * pixels]) - center);
     total += sum;
   }
   // The mean's gradient is the total: 0, or NaN where grad is not finite.
@@ -382,11 +379,11 @@ __device__ void grad_x_of_pixel(const NormProjectShape& shape, int64_t image,
       (factor + (total - total)) * scale * scale / shape.channels;
   for (int64_t c = 0; c < shape.channels; ++c) {
     grad_x[c * pixels] =
-        narrow<scalar_t>(product(c) - (widen(x[c * pixels]) - centre) * slope);
+        narrow<scalar_t>(product(c) - (widen(x[c * pixels]) - center) * slope);
   }
 }
 
-// With W centred, z = W x, out = rstd z + bias, for every pixel:
+// With W centered, z = W x, out = rstd z + bias, for every pixel:
 //   grad_x = rstd W^T grad - (x - mean) rstd^2 / C sum_e grad (out - bias)
 // Where there are more than M outputs, `partial` keeps the product so far.
 template <int M, typename scalar_t>
@@ -409,7 +406,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
     return Column<std::remove_pointer_t<decltype(map)>>(map, channels,
                                                         shape.pixels, place);
   };
-  const auto centre = column(mean, 1).load(), scale = column(rstd, 1).load();
+  const auto center = column(mean, 1).load(), scale = column(rstd, 1).load();
   auto grads = column(grad, shape.outputs), outs = column(out, shape.outputs);
   acc_t factor[kPixels<acc_t>] = {};
   for (int64_t group = 0; group < groups<M>(shape); ++group) {
@@ -448,7 +445,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
           }
 #pragma unroll
           for (int j = 0; j < kPixels<acc_t>; ++j) {
-            sum.lane[j] -= (widen(raw.lane[j]) - centre.lane[j]) * slope[j];
+            sum.lane[j] -= (widen(raw.lane[j]) - center.lane[j]) * slope[j];
           }
           to.store_next(sum.lane);
         });
@@ -478,7 +475,7 @@ struct Outer {
   static constexpr int kChannels = 32 * kEach;
 
   Row<M, acc_t> scaled[kStaged];
-  acc_t centred[kStaged][kChannels + 1];  // padded: written across channels
+  acc_t centered[kStaged][kChannels + 1];  // padded: written across channels
 
   MMSAPA_HD static int64_t tiles(const NormProjectShape& shape) {
     return groups<M>(shape) * ceil_div(shape.channels, kChannels);
@@ -516,7 +513,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
     const int64_t pixel = run % runs(shape) * kStaged + lane;
     const bool exists = pixel < shape.pixels;
     const int64_t at = image * shape.pixels + pixel;
-    const acc_t scale = exists ? rstd[at] : 0, centre = exists ? mean[at] : 0;
+    const acc_t scale = exists ? rstd[at] : 0, center = exists ? mean[at] : 0;
     const scalar_t* g =
         grad + (image * shape.outputs + output) * shape.pixels + pixel;
     const scalar_t* from =
@@ -533,18 +530,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
     for (int i = 0; i < O::kChannels; i += kWarps) {
       const int c = i + warp;
       const bool inside = exists && c < channels;
-      shared.centred[lane][c] =
-          inside ? widen(from[c * shape.pixels]) - centre : 0;
+      shared.centered[lane][c] =
+          inside ? widen(from[c * shape.pixels]) - center : 0;
     }
     __syncthreads();
 #pragma unroll 2
     for (int k = warp; k < kStaged; k += kWarps) {
-      acc_t centred[O::kEach];
+      acc_t centered[O::kEach];
 #pragma unroll
       for (int j = 0; j < O::kEach; ++j) {
-        centred[j] = shared.centred[k][lane + 32 * j];
+        centered[j] = shared.centered[k][lane + 32 * j];
       }
-      add_outer(shared.scaled[k], centred, sum);
+      add_outer(shared.scaled[k], centered, sum);
     }
   }
 

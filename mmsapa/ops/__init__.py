@@ -1,9 +1,9 @@
 """SAPA, and what its layer needs, as functions of tensors; torch alone."""
 
-from .functional import norm_project, sapa_kernels, sapa_upsample
+from .functional import norm_project, sapa_upsample
 from .reference import (
     norm_project_reference,
-    sapa_kernels_reference,
+    sapa_kernels,
     sapa_upsample_reference,
 )
 from .tiled import sapa_upsample_tiled
@@ -12,7 +12,6 @@ __all__ = [
     'norm_project',
     'norm_project_reference',
     'sapa_kernels',
-    'sapa_kernels_reference',
     'sapa_upsample',
     'sapa_upsample_reference',
     'sapa_upsample_tiled',

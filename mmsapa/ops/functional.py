@@ -69,30 +69,6 @@ def sapa_upsample(
     )
 
 
-def sapa_kernels(
-    query: Tensor, key: Tensor, kernel_size: int = 5, scale_factor: int = 2
-) -> Tensor:
-    """The weights by which :func:`sapa_upsample` takes its means.
-
-    Args:
-        query (Tensor[N, E, Hq, Wq]): As in :func:`sapa_upsample`.
-        key (Tensor[N, E, H, W]): As in :func:`sapa_upsample`.
-        kernel_size (int): K, odd.
-        scale_factor (int): s.
-
-    Returns:
-        Tensor[N, K*K, Hq, Wq]: Softmax weights; the window is row-major, and
-        they sum to 1 over dimension 1, places outside the map included.
-
-    Raises:
-        TypeError: As :func:`sapa_upsample`.
-        ValueError: As :func:`sapa_upsample`.
-    """
-    if check_sapa('sapa_kernels', query, key, None, kernel_size, scale_factor):
-        key = extend_to(key, query.shape[2:], scale_factor)
-    return torch.ops.mmsapa.sapa_kernels(query, key, kernel_size, scale_factor)
-
-
 def norm_project(
     x: Tensor,
     norm_weight: Tensor,
@@ -101,9 +77,9 @@ def norm_project(
     bias: Tensor,
     eps: float = 1e-5,
 ) -> Tensor:
-    r"""Layer normalisation over channels and a projection, in one.
+    r"""Layer normalization over channels and a projection, fused.
 
-    A projection of a normalised pixel is a projection of the pixel as it is,
+    A projection of a normalized pixel is a projection of the pixel as it is,
     divided by its standard deviation, if the norm's affine parameters are
     folded into the projection and each row of that loses its mean:
 
@@ -111,7 +87,7 @@ def norm_project(
         W (\gamma \odot (x - \mu) / \sigma + \beta) + b
         = \overline{W \gamma} x / \sigma + W \beta + b
 
-    So the normalised map is neither written nor kept for backward. The
+    So the normalized map is neither written nor kept for backward. The
     variance is taken of differences, never of the raw squares, so that a
     large mean does no harm; sums are in float32 or wider. The backward pass
     is deterministic and has no second derivative.

@@ -1,7 +1,7 @@
 """SAPA in plain PyTorch: the definition, and the compiled kernels' oracle.
 
-It unfolds the windows and holds every weight, so it costs K * K times the
-memory of the maps; ``functional.py`` has the functions to use.
+It goes through the windows offset by offset and holds every weight, K * K
+numbers a query; ``functional.py`` has the functions to use.
 """
 
 import torch
@@ -10,55 +10,45 @@ from torch import Tensor
 
 from .checks import (
     accumulate_dtype,
+    autocast_dtype,
+    cast_for_autocast,
     check_eps,
     check_projection,
     check_sapa,
+    extend_to,
 )
 
 
-def _windows(
-    x: Tensor, kernel_size: int, scale_factor: int, size: tuple
-) -> Tensor:
-    """Every query's window, zeros outside the map.
-
-    Args:
-        x (Tensor[N, C, H, W]): A low-res map.
-        kernel_size (int): K.
-        scale_factor (int): s.
-        size (tuple[int, int]): (Hq, Wq).
-
-    Returns:
-        Tensor[N, C, K*K, Hq, Wq]: Windows, row-major, in the dtype that sums
-        are taken in.
-    """
-    x = x.to(accumulate_dtype(x.dtype))
-    # Every query has a cell: the last ones once more where the map is short.
-    for dim, queries in ((2, size[0]), (3, size[1])):
-        cells = torch.arange(-(-queries // scale_factor), device=x.device)
-        x = x.index_select(dim, cells.clamp(max=x.shape[dim] - 1))
-    h, w = x.shape[2:]
-    x = F.pad(x, [kernel_size // 2] * 4)
-    shifts = [
-        x[..., i : i + h, j : j + w]
-        for i in range(kernel_size)
-        for j in range(kernel_size)
-    ]
-    x = torch.stack(shifts, 2)
-    x = x.repeat_interleave(scale_factor, -2)
-    x = x.repeat_interleave(scale_factor, -1)
-    return x[..., : size[0], : size[1]]
-
-
-def sapa_kernels_reference(
+def sapa_kernels(
     query: Tensor, key: Tensor, kernel_size: int = 5, scale_factor: int = 2
 ) -> Tensor:
-    """What :func:`mmsapa.ops.sapa_kernels` computes, in plain PyTorch."""
-    check_sapa(
-        'sapa_kernels_reference', query, key, None, kernel_size, scale_factor
+    """The weights by which :func:`sapa_upsample` takes its means.
+
+    Plain PyTorch, for pictures and tests: it takes many times as long as the
+    upsampling itself, and can be differentiated any number of times. Under
+    autocast both inputs are cast to autocast's dtype.
+
+    Args:
+        query (Tensor[N, E, Hq, Wq]): As in :func:`sapa_upsample`.
+        key (Tensor[N, E, H, W]): As in :func:`sapa_upsample`.
+        kernel_size (int): K, odd.
+        scale_factor (int): s.
+
+    Returns:
+        Tensor[N, K*K, Hq, Wq]: Softmax weights, dtype of ``query``; the
+        window is row-major, and they sum to 1 over dimension 1, places
+        outside the map included.
+
+    Raises:
+        TypeError: As :func:`sapa_upsample`.
+        ValueError: As :func:`sapa_upsample`.
+    """
+    check_sapa('sapa_kernels', query, key, None, kernel_size, scale_factor)
+    query, key = cast_for_autocast(
+        autocast_dtype(query.device.type), query, key
     )
-    windows = _windows(key, kernel_size, scale_factor, query.shape[2:])
-    logits = torch.einsum('nehw,nekhw->nkhw', query.to(windows.dtype), windows)
-    return logits.softmax(1).to(query.dtype)
+    weights = _weights(query, key, kernel_size, scale_factor)
+    return weights.to(query.dtype)
 
 
 def sapa_upsample_reference(
@@ -77,18 +67,65 @@ def sapa_upsample_reference(
         kernel_size,
         scale_factor,
     )
-    dtype = accumulate_dtype(query.dtype)
-    weights = sapa_kernels_reference(
-        query.to(dtype), key.to(dtype), kernel_size, scale_factor
-    )
-    windows = _windows(value, kernel_size, scale_factor, query.shape[2:])
-    return torch.einsum('nkhw,nckhw->nchw', weights, windows).to(value.dtype)
+    weights = _weights(query, key, kernel_size, scale_factor).unbind(1)
+    values = _windows(value, kernel_size, scale_factor, query.shape[2:])
+    out = 0
+    for weight, cells in zip(weights, values):
+        seen = _nearest(cells, scale_factor, query.shape[2:])
+        out = out + weight[:, None] * seen
+    return out.to(value.dtype)
+
+
+def _weights(query, key, kernel_size, scale_factor):
+    """As :func:`sapa_kernels`, in the dtype that sums are taken in."""
+    size = query.shape[2:]
+    query = query.to(accumulate_dtype(query.dtype))
+    keys = _windows(key, kernel_size, scale_factor, size)
+    # Elementwise products, which autocast leaves alone.
+    logits = [
+        (query * _nearest(cells, scale_factor, size)).sum(1) for cells in keys
+    ]
+    return torch.stack(logits, 1).softmax(1)
+
+
+def _windows(
+    x: Tensor, kernel_size: int, scale_factor: int, size: tuple
+) -> list[Tensor]:
+    """What every cell sees at each offset of its window.
+
+    Args:
+        x (Tensor[N, C, H, W]): A low-res map.
+        kernel_size (int): K.
+        scale_factor (int): s.
+        size (tuple[int, int]): (Hq, Wq), which the map is extended to where
+            it is short.
+
+    Returns:
+        list[Tensor[N, C, H, W]]: One for each of K * K offsets, row-major,
+        zeros outside the map, in the dtype that sums are taken in. All are
+        views of one map.
+    """
+    x = extend_to(x.to(accumulate_dtype(x.dtype)), size, scale_factor)
+    h, w = x.shape[2:]
+    x = F.pad(x, [kernel_size // 2] * 4)
+    return [
+        x[:, :, i : i + h, j : j + w]
+        for i in range(kernel_size)
+        for j in range(kernel_size)
+    ]
+
+
+def _nearest(x, scale_factor, size):
+    """To every query of (Hq, Wq) from its cell (y // s, x // s)."""
+    s = scale_factor
+    x = x[:, :, :, None, :, None].expand(-1, -1, -1, s, -1, s)
+    return x.flatten(4, 5).flatten(2, 3)[..., : size[0], : size[1]]
 
 
 def norm_project_reference(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple:
-    """Normalise over channels, then project, in plain PyTorch.
+    """Normalize over channels, then project, in plain PyTorch.
 
     Args:
         x (Tensor[N, C, H, W]): A map.

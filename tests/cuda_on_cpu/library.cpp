@@ -28,11 +28,6 @@ cudaError_t run(Op op, const Shape& s, void* const* maps) {
     case Op::kUpsampleBackward:
       return mmsapa::cuda::upsample_backward<T>(
           s, m[3], m[0], m[1], m[2], m[4], m[5], m[6], work, nullptr);
-    case Op::kKernels:
-      return mmsapa::cuda::kernels<T>(s, m[0], m[1], m[3], work, nullptr);
-    case Op::kKernelsBackward:
-      return mmsapa::cuda::kernels_backward<T>(s, m[3], m[0], m[1], m[4], m[5],
-                                               work, nullptr);
   }
   return cudaErrorUnknown;
 }

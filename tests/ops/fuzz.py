@@ -14,8 +14,6 @@ from tqdm import tqdm
 
 from mmsapa.ops import (
     norm_project_reference,
-    sapa_kernels,
-    sapa_kernels_reference,
     sapa_upsample,
     sapa_upsample_reference,
     sapa_upsample_tiled,
@@ -136,7 +134,7 @@ def numbers(rng, dtype, *shape):
 
 
 def sapa_case(rng, dtype):
-    """Both functions, their references, inputs, sizes and a gradient."""
+    """A function and its reference, inputs, sizes and a gradient."""
     while True:
         k = rng.choice((1, 3, 3, 5, 5, 5, 7, 9))
         s = rng.choice((1, 2, 2, 2, 3, 4, 5))
@@ -148,15 +146,11 @@ def sapa_case(rng, dtype):
     hq, wq = (side * s + rng.randint(1 - s, s - 1) for side in (h, w))
     query = numbers(rng, dtype, n, e, hq, wq)
     key = numbers(rng, dtype, n, e, h, w)
-    if rng.random() < 0.5:
-        inputs, out = [query, key], (n, k * k, hq, wq)
-        functions = sapa_kernels, sapa_kernels_reference
-    else:
-        inputs = [query, key, numbers(rng, dtype, n, c, h, w)]
-        out = (n, c, hq, wq)
-        functions = sapa_upsample, sapa_upsample_reference
-        if rng.random() < 0.1:
-            functions = sapa_upsample_tiled, sapa_upsample_reference
+    inputs = [query, key, numbers(rng, dtype, n, c, h, w)]
+    out = (n, c, hq, wq)
+    functions = sapa_upsample, sapa_upsample_reference
+    if rng.random() < 0.1:
+        functions = sapa_upsample_tiled, sapa_upsample_reference
     return functions, inputs, (k, s), numbers(rng, dtype, *out)
 
 

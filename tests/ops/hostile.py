@@ -18,6 +18,7 @@ import numpy
 import torch
 
 from mmsapa import ops
+from mmsapa.ops.registrations import SCHEMAS
 
 try:
     from torch.testing._internal.two_tensor import TwoTensor
@@ -79,26 +80,17 @@ def good_arguments(name, parameters, n, e, c, h, w, make=torch.randn):
     return {parameter: known[parameter]() for parameter in parameters}
 
 
-def schemas():
+def operators():
     """Every operator's parameters, with their types as in its schema."""
-    schemas = [
-        str(schema)
-        for schema in torch._C._jit_get_all_schemas()
-        if schema.name.startswith('mmsapa::')
-    ]
-    return {
-        re.search(r'::(\w+)', schema).group(1): {
-            parameter: kind
-            for kind, parameter in re.findall(
-                r'([\w\[\]]+) (\w+)',
-                re.search(r'\((.*?)\) ->', schema).group(1),
-            )
-        }
-        for schema in schemas
-    }
+    found = {}
+    for schema in SCHEMAS:
+        name, arguments = re.match(r'(\w+)\((.*?)\) ->', schema).groups()
+        kinds = re.findall(r'([\w\[\]]+) (\w+)', arguments)
+        found[name] = {parameter: kind for kind, parameter in kinds}
+    return found
 
 
-OPERATORS = schemas()
+OPERATORS = operators()
 
 
 def callables():
@@ -107,13 +99,8 @@ def callables():
         function = getattr(ops, name)
         yield name, function, dict(inspect.signature(function).parameters)
     for name, parameters in OPERATORS.items():
-        # Types with sizes stand in the schema alone.
         op = getattr(torch.ops.mmsapa, name)
-        sized = dict(
-            re.findall(r'(bool\[\d\]) (\w+)', str(op.default._schema))
-        )
-        sized = {parameter: kind for kind, parameter in sized.items()}
-        yield f'torch.ops.mmsapa.{name}', op, {**parameters, **sized}
+        yield f'torch.ops.mmsapa.{name}', op, parameters
 
 
 # ---- what does not --------------------------------------------------------
@@ -346,7 +333,7 @@ def cases(name, parameters):
             )
     # Sizes that fit together, in hardly any memory. Plain PyTorch takes no
     # copy of them, but years.
-    plain = name.endswith(('_reference', '_tiled'))
+    plain = name.endswith(('_reference', '_tiled', 'sapa_kernels'))
     for size, number in itertools.product(SIZES, ABSURD_SIZES):
         if number <= 2 or not plain:
             yield (

@@ -7,20 +7,22 @@ import sys
 import pytest
 import torch
 
+from .helpers import check_against_reference, make
+
 SCRIPT = """
 import torch
 torch.manual_seed(0)
 torch.set_num_threads(1)
 print(torch.backends.cpu.get_cpu_capability())
-from tests.ops import test_functional as sapa, test_norm_project as norm
-for dtype in sapa.TOLERANCES:
-    for sizes in sapa.SIZES.values():
+from tests.ops import helpers
+for dtype in helpers.TOLERANCES:
+    for sizes in helpers.SIZES.values():
         for kernel_size, scale in ((5, 2), (3, 3)):
-            sapa.check_against_reference(
-                sapa.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
+            helpers.check_against_reference(
+                helpers.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
                 kernel_size, scale)
-    for sizes in norm.SIZES:
-        norm.test_matches_layer_norm_and_linear(sizes, dtype, 'cpu')
+    for sizes in helpers.PROJECTION_SIZES.values():
+        helpers.check_projection_against_two_steps(sizes, dtype, 'cpu')
 """
 
 
@@ -40,7 +42,5 @@ def test_matches_the_reference(capability):
 @pytest.mark.parametrize('width', [64, 70])
 def test_large_results_are_written_past_the_caches(width):
     """From 2 MiB on; aligned rows and rows that are not."""
-    from .test_functional import check_against_reference, make
-
     inputs = make((1, 3, 70, 30, width), 3, 2, torch.float32, 'cpu')
     check_against_reference(inputs, 3, 2)

@@ -18,17 +18,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mmsapa.ops import (
-    norm_project_reference,
-    sapa_kernels_reference,
-    sapa_upsample_reference,
-)
+from mmsapa.ops import norm_project_reference, sapa_upsample_reference
 
 from . import fuzz
-from .test_functional import SIZES, TOLERANCES, assert_close, make
+from .helpers import SIZES, TOLERANCES, assert_close, make, with_grads
 
 ROOT = Path(__file__).parents[2]
-UPSAMPLE, UPSAMPLE_BACKWARD, KERNELS, KERNELS_BACKWARD = range(4)
+UPSAMPLE, UPSAMPLE_BACKWARD = range(2)
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
@@ -86,47 +82,33 @@ def unwritten(like):
     return torch.full_like(like, float('nan'))
 
 
-def compute(run, inputs, grads, kernel_size, scale, **options):
-    """Results and gradients of both functions, as the kernels have them."""
+def compute(run, inputs, grad, kernel_size, scale, **options):
+    """The result and the gradients, as the kernels have them."""
     q, k, v = inputs
     n, e, hq, wq = q.shape
     shape = (n, e, v.shape[1], *k.shape[2:], hq, wq, kernel_size, scale)
-    out, weights = (unwritten(grad) for grad in grads)
+    out = unwritten(grad)
     run(UPSAMPLE, shape, [q, k, v, out, None, None, None], **options)
-    dq, dk, dv = (unwritten(x) for x in inputs)
-    maps = [q, k, v, grads[0], dq, dk, dv]
-    run(UPSAMPLE_BACKWARD, shape, maps, **options)
-    shape = (n, e, 0, *shape[3:])
-    run(KERNELS, shape, [q, k, None, weights, None, None, None], **options)
-    dq2, dk2 = unwritten(q), unwritten(k)
-    maps = [q, k, None, grads[1], dq2, dk2, None]
-    run(KERNELS_BACKWARD, shape, maps, **options)
-    return [out, dq, dk, dv, weights, dq2, dk2]
+    grads = [unwritten(x) for x in inputs]
+    run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *grads], **options)
+    return [out, *grads]
 
 
-def expect(inputs, grads, kernel_size, scale, wide=True):
+def expect(inputs, grad, kernel_size, scale, wide=True):
     if wide:
-        inputs = [x.double() for x in inputs]
-        grads = [x.double() for x in grads]
-    q, k, v = leaves = [x.detach().requires_grad_() for x in inputs]
-    out = sapa_upsample_reference(q, k, v, kernel_size, scale)
-    weights = sapa_kernels_reference(q, k, kernel_size, scale)
-    return [
-        out,
-        *torch.autograd.grad(out, leaves, grads[0]),
-        weights,
-        *torch.autograd.grad(weights, leaves[:2], grads[1]),
-    ]
+        inputs, grad = [x.double() for x in inputs], grad.double()
+    return with_grads(
+        lambda *x: sapa_upsample_reference(*x, kernel_size, scale),
+        inputs,
+        grad,
+    )
 
 
 def case(sizes, kernel_size, scale, dtype, short=1):
     inputs = make(sizes, kernel_size, scale, dtype, 'cpu', short)
     n, _, hq, wq = inputs[0].shape
-    grads = [
-        torch.randn(n, channels, hq, wq).to(dtype)
-        for channels in (sizes[2], kernel_size**2)
-    ]
-    return inputs, grads, kernel_size, scale
+    grad = torch.randn(n, sizes[2], hq, wq).to(dtype)
+    return inputs, grad, kernel_size, scale
 
 
 @pytest.mark.parametrize('dtype', TOLERANCES)
@@ -171,10 +153,10 @@ def one_further(x):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('kernel_size', [5, 3])
 def test_maps_may_begin_anywhere(kernel_size, dtype, run):
-    inputs, grads, *sizes = case((1, 9, 10, 5, 34), kernel_size, 2, dtype, 0)
-    first = compute(run, inputs, grads, *sizes)
-    moved = ([one_further(x) for x in maps] for maps in (inputs, grads))
-    again = compute(run, *moved, *sizes)
+    inputs, grad, *sizes = case((1, 9, 10, 5, 34), kernel_size, 2, dtype, 0)
+    first = compute(run, inputs, grad, *sizes)
+    moved = [one_further(x) for x in inputs]
+    again = compute(run, moved, one_further(grad), *sizes)
     for x, y in zip(first, again, strict=True):
         assert torch.equal(x, y)
 
@@ -200,11 +182,11 @@ def fenced(x, at_end):
 def test_nothing_beyond_the_maps_is_read(
     at_end, short, kernel_size, scale, dtype, run
 ):
-    inputs, grads, *sizes = case(
+    inputs, grad, *sizes = case(
         (1, 9, 10, 5, 34), kernel_size, scale, dtype, short
     )
-    maps = ([fenced(x, at_end) for x in maps] for maps in (inputs, grads))
-    compute(run, *maps, *sizes)
+    maps = [fenced(x, at_end) for x in inputs]
+    compute(run, maps, fenced(grad, at_end), *sizes)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +210,8 @@ def test_order_of_threads_and_size_of_workspace_do_not_matter(
 
 
 def test_only_the_wanted_gradients_are_computed(run):
-    inputs, grads, *sizes = case(SIZES['odd'], 5, 2, torch.float32)
-    everything = compute(run, inputs, grads, *sizes)[1:4]
+    inputs, grad, *sizes = case(SIZES['odd'], 5, 2, torch.float32)
+    everything = compute(run, inputs, grad, *sizes)[1:]
     q, k, v = inputs
     n, e, hq, wq = q.shape
     shape = (n, e, v.shape[1], *k.shape[2:], hq, wq, *sizes)
@@ -238,7 +220,7 @@ def test_only_the_wanted_gradients_are_computed(run):
             unwritten(x) if wanted >> i & 1 else None
             for i, x in enumerate(inputs)
         ]
-        run(UPSAMPLE_BACKWARD, shape, [q, k, v, grads[0], *got])
+        run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *got])
         for x, y in zip(got, everything, strict=True):
             assert x is None or torch.equal(x, y)
 
@@ -257,14 +239,14 @@ def test_what_is_no_number_comes_out_as_the_reference_has_it(
     kernel_size, scale, dtype, run
 ):
     for number in range(12):
-        inputs, grads, *sizes = case(
+        inputs, grad, *sizes = case(
             (1, 3, 4, 5, 7), kernel_size, scale, dtype, number % 2
         )
-        fuzz.spoil([*grads, *inputs], random.Random(number), huge=True)
+        fuzz.spoil([grad, *inputs], random.Random(number), huge=True)
         assert_same_kinds(
-            compute(run, inputs, grads, *sizes),
-            expect(inputs, grads, *sizes, wide=False),
-            expect(inputs, grads, *sizes),
+            compute(run, inputs, grad, *sizes),
+            expect(inputs, grad, *sizes, wide=False),
+            expect(inputs, grad, *sizes),
         )
 
 
@@ -365,7 +347,7 @@ def test_norm_project_far_from_zero(norm_project):
     got = norm_project(*arguments)
     expected = norm_project_expect(*arguments)
     # What mean is rounded by, all channels have alike: it is no part of what
-    # goes on into a centred weight.
+    # goes on into a centered weight.
     for maps in (got, expected):
         maps[4] -= maps[4].mean(1, keepdim=True)
     assert_norm_project_close(got, expected, dtype)

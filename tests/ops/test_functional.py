@@ -7,79 +7,24 @@ import torch.nn.functional as F
 
 from mmsapa.ops import (
     sapa_kernels,
-    sapa_kernels_reference,
     sapa_upsample,
     sapa_upsample_reference,
     sapa_upsample_tiled,
 )
 from mmsapa.ops.functional import extend_to
 
-# Largest error allowed, as a share of the largest number of the result.
-TOLERANCES = {
-    torch.float64: 1e-10,
-    torch.float32: 1e-5,
-    torch.float16: 1e-3,
-    torch.bfloat16: 8e-3,
-}
-# N, E, C, H, W: one cell; odd numbers of everything; more than one vector,
-# tile and block of channels; more channels than a CUDA block has threads.
-SIZES = {
-    'cell': (1, 1, 1, 1, 1),
-    'odd': (2, 3, 5, 7, 9),
-    'tiles': (1, 18, 17, 6, 70),
-    'wide': (1, 8, 1030, 3, 4),
-}
+from .helpers import (
+    SIZES,
+    TOLERANCES,
+    assert_close,
+    check_against_reference,
+    make,
+    with_grads,
+)
 
 
-def make(sizes, kernel_size, scale, dtype, device, short=0):
-    """Query, key, value; `short` queries are missing at the far border."""
-    n, e, c, h, w = sizes
-    short = min(short, scale - 1)
-    shapes = (
-        (n, e, h * scale - short, w * scale - short),
-        (n, e, h, w),
-        (n, c, h, w),
-    )
-    return [
-        torch.randn(shape, dtype=torch.float64).to(device, dtype)
-        for shape in shapes
-    ]
-
-
-def with_grads(inputs, kernel_size, scale):
-    """The result of sapa_upsample, and the gradients of all inputs."""
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    out = sapa_upsample(*inputs, kernel_size, scale)
-    grad = torch.linspace(-1, 1, out.numel()).view(out.shape).to(out)
-    return [out, *torch.autograd.grad(out, inputs, grad)]
-
-
-def assert_close(got, expected, dtype):
-    for x, y in zip(got, expected, strict=True):
-        assert x.dtype == dtype
-        largest = max(1, y.abs().max().item()) if y.numel() else 1
-        error = (
-            (x.double() - y.double()).abs().max().item() if y.numel() else 0
-        )
-        assert error <= TOLERANCES[dtype] * largest, (error, largest)
-
-
-def check_against_reference(inputs, kernel_size, scale):
-    """Both functions, forward and backward, against a float64 reference."""
-    dtype = inputs[0].dtype
-    exact = [x.double() for x in inputs]
-    for function, reference, count in (
-        (sapa_upsample, sapa_upsample_reference, 3),
-        (sapa_kernels, sapa_kernels_reference, 2),
-    ):
-        leaves = [x.detach().requires_grad_() for x in inputs[:count]]
-        out = function(*leaves, kernel_size, scale)
-        grad = torch.randn_like(out)
-        got = [out, *torch.autograd.grad(out, leaves, grad)]
-        leaves = [x.detach().requires_grad_() for x in exact[:count]]
-        out = reference(*leaves, kernel_size, scale)
-        grads = torch.autograd.grad(out, leaves, grad.double())
-        assert_close(got, [out, *grads], dtype)
+def upsample(*inputs):
+    return sapa_upsample(*inputs, 5, 2)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
@@ -188,7 +133,7 @@ def test_large_logits_do_not_overflow(device):
 
 def test_layouts_do_not_matter(device):
     q, k, v = make((2, 6, 8, 5, 7), 5, 2, torch.float32, device, short=1)
-    expected = with_grads((q, k, v), 5, 2)
+    expected = with_grads(upsample, (q, k, v))
     layouts = {
         'channels_last': lambda x: x.contiguous(
             memory_format=torch.channels_last
@@ -200,8 +145,8 @@ def test_layouts_do_not_matter(device):
     for name, layout in layouts.items():
         inputs = [layout(x) for x in (q, k, v)]
         if name == 'expanded':
-            expected = with_grads([x.contiguous() for x in inputs], 5, 2)
-        got = with_grads(inputs, 5, 2)
+            expected = with_grads(upsample, [x.contiguous() for x in inputs])
+        got = with_grads(upsample, inputs)
         for x, y in zip(got, expected, strict=True):
             assert torch.equal(x, y), name
 
@@ -210,7 +155,7 @@ def test_layouts_do_not_matter(device):
 def test_empty_inputs(empty, device):
     sizes = [0 if name == empty else 3 for name in 'NEC'] + [4, 5]
     inputs = make(sizes, 5, 2, torch.float32, device)
-    out, *grads = with_grads(inputs, 5, 2)
+    out, *grads = with_grads(upsample, inputs)
     assert out.shape == (sizes[0], sizes[2], 8, 10)
     for grad, x in zip(grads, inputs, strict=True):
         assert grad.shape == x.shape
@@ -221,7 +166,7 @@ def test_empty_inputs(empty, device):
 
 def test_batches_are_independent(device):
     q, k, v = make((5, 4, 6, 7, 6), 5, 2, torch.float32, device)
-    together = with_grads((q, k, v), 5, 2)
+    together = with_grads(upsample, (q, k, v))
     for i in range(5):
         one = [x[i : i + 1] for x in (q, k, v)]
         assert torch.equal(sapa_upsample(*one), together[0][i : i + 1])
@@ -229,12 +174,12 @@ def test_batches_are_independent(device):
 
 def test_backward_is_deterministic(device):
     inputs = make((3, 9, 21, 24, 33), 5, 2, torch.float32, device)
-    first = with_grads(inputs, 5, 2)
+    first = with_grads(upsample, inputs)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            again = with_grads(inputs, 5, 2)
+            again = with_grads(upsample, inputs)
             for x, y in zip(first, again, strict=True):
                 assert torch.equal(x, y)
     finally:
@@ -275,20 +220,11 @@ def test_infinities_are_those_of_the_reference(number, short, device):
 
 def check_kinds(inputs):
     """NaN, infinities and numbers where the reference has them."""
-    for function, reference, count in (
-        (sapa_upsample, sapa_upsample_reference, 3),
-        (sapa_kernels, sapa_kernels_reference, 2),
-    ):
-        results = []
-        for f in (function, reference):
-            leaves = [x.detach().requires_grad_() for x in inputs[:count]]
-            out = f(*leaves, 3, 2)
-            grad = torch.linspace(1, 2, out.numel(), device=out.device)
-            grads = torch.autograd.grad(out, leaves, grad.view(out.shape))
-            results.append([out, *grads])
-        torch.testing.assert_close(
-            *results, equal_nan=True, rtol=1e-4, atol=1e-4
-        )
+    results = [
+        with_grads(lambda *x, f=f: f(*x, 3, 2), inputs)
+        for f in (sapa_upsample, sapa_upsample_reference)
+    ]
+    torch.testing.assert_close(*results, equal_nan=True, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,71 +1,40 @@
-"""Normalisation and projection in one, against PyTorch's two."""
+"""Normalization and projection in one, against PyTorch's two."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsapa.ops import norm_project, norm_project_reference
 
-from .test_functional import TOLERANCES, assert_close
-
-# N, C, E, H, W: one pixel; odd numbers of everything; several tiles of pixels
-# and parts of a sum; more channels than a tile of pixels has room for.
-SIZES = {
-    'pixel': (1, 1, 1, 1, 1),
-    'odd': (2, 5, 3, 7, 9),
-    'tiles': (3, 70, 33, 37, 41),
-    'wide': (1, 2050, 9, 5, 7),
-}
-
-
-def make(sizes, dtype, device, offset=0.5):
-    """The map, the norm's parameters, and the projection's."""
-    n, c, e, h, w = sizes
-    x = torch.randn(n, c, h, w, dtype=torch.float64) + offset
-    shapes = ((c,), (c,), (e, c), (e,))
-    parameters = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    return [t.to(device, dtype) for t in (x, *parameters)]
-
-
-def two_steps(x, norm_weight, norm_bias, weight, bias, eps=1e-5):
-    x = x.permute(0, 2, 3, 1)
-    x = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
-    return F.linear(x, weight, bias).permute(0, 3, 1, 2)
-
-
-def with_grads(function, inputs, grad):
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out = function(*leaves)
-    return [out, *torch.autograd.grad(out, leaves, grad.to(out))]
+from .helpers import (
+    PROJECTION_SIZES,
+    TOLERANCES,
+    check_projection_against_two_steps,
+    layer_norm_and_linear,
+    make_projection,
+    with_grads,
+)
 
 
 @pytest.mark.parametrize('dtype', TOLERANCES)
-@pytest.mark.parametrize('sizes', SIZES)
+@pytest.mark.parametrize('sizes', PROJECTION_SIZES.values(), ids=str)
 def test_matches_layer_norm_and_linear(sizes, dtype, device):
-    n, c, e, h, w = SIZES[sizes]
-    inputs = make(SIZES[sizes], dtype, device)
-    grad = torch.randn(n, e, h, w, dtype=torch.float64, device=device)
-    grad = grad.to(dtype).double()
-    got = with_grads(norm_project, inputs, grad)
-    expected = with_grads(two_steps, [x.double() for x in inputs], grad)
-    assert got[0].is_contiguous()
-    if c == 1:  # 0 / sqrt(eps) times rounding errors: only the bias is left
-        got, expected = got[:1], expected[:1]
-    assert_close(got, expected, dtype)
+    check_projection_against_two_steps(sizes, dtype, device)
 
 
 def test_variance_is_sound_far_from_zero(device):
     """The mean of the squares less the squared mean would be noise here."""
-    inputs = make((1, 64, 8, 9, 10), torch.float32, device, offset=3000)
+    inputs = make_projection(
+        (1, 64, 8, 9, 10), torch.float32, device, offset=3000
+    )
     got = norm_project(*inputs)
-    expected = two_steps(*(x.double() for x in inputs))
+    expected = layer_norm_and_linear(*(x.double() for x in inputs))
     # The input itself is rounded to 1 / 4096 of its deviation.
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_channels_last_and_slices(device):
-    inputs = make((2, 6, 4, 5, 7), torch.float32, device)
+    inputs = make_projection((2, 6, 4, 5, 7), torch.float32, device)
     expected = with_grads(norm_project, inputs, torch.ones(2, 4, 5, 7))
     x = inputs[0].to(memory_format=torch.channels_last)
     padded = torch.zeros(2, 6, 5, 9, device=device)
@@ -79,7 +48,7 @@ def test_channels_last_and_slices(device):
 
 def test_empty_maps(device):
     for sizes in ((0, 4, 3, 5, 5), (2, 4, 3, 0, 5), (2, 4, 0, 5, 5)):
-        inputs = make(sizes, torch.float32, device)
+        inputs = make_projection(sizes, torch.float32, device)
         out, *grads = with_grads(
             norm_project, inputs, torch.ones(sizes[0], *sizes[2:])
         )
@@ -88,7 +57,7 @@ def test_empty_maps(device):
 
 
 def test_any_number_of_threads_gives_the_same():
-    inputs = make(SIZES['tiles'], torch.float32, 'cpu')
+    inputs = make_projection(PROJECTION_SIZES['tiles'], torch.float32, 'cpu')
     grad = torch.randn(3, 33, 37, 41)
     results = []
     for threads in (1, 2, 3):
@@ -104,7 +73,9 @@ def test_any_number_of_threads_gives_the_same():
 
 @pytest.mark.parametrize('wanted', range(1, 8))
 def test_gradients_flow_only_where_they_are_asked(wanted, device):
-    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float64, device)
+    x, _, _, weight, bias = make_projection(
+        (2, 5, 3, 4, 6), torch.float64, device
+    )
     inputs = [x, weight - weight.mean(1, keepdim=True), bias]
 
     def apply(*args):
@@ -125,7 +96,7 @@ def test_gradients_flow_only_where_they_are_asked(wanted, device):
 
 
 def test_gradcheck(device):
-    inputs = make((2, 4, 3, 2, 3), torch.float64, device)
+    inputs = make_projection((2, 4, 3, 2, 3), torch.float64, device)
     inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(norm_project, inputs)
     (grad,) = torch.autograd.grad(
@@ -140,7 +111,9 @@ def test_gradcheck(device):
     reason='torch.library.opcheck came with torch 2.4',
 )
 def test_opcheck(device):
-    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float32, device)
+    x, _, _, weight, bias = make_projection(
+        (2, 5, 3, 4, 6), torch.float32, device
+    )
     weight = weight - weight.mean(1, keepdim=True)
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [x.to(dtype), weight, bias]
@@ -151,7 +124,7 @@ def test_opcheck(device):
 
 
 def test_compiles_as_one_graph(device):
-    inputs = make((1, 5, 3, 4, 6), torch.float32, device)
+    inputs = make_projection((1, 5, 3, 4, 6), torch.float32, device)
     torch._dynamo.reset()
     compiled = torch.compile(norm_project, fullgraph=True, backend='aot_eager')
     grad = torch.randn(1, 3, 4, 6)
@@ -163,7 +136,9 @@ def test_compiles_as_one_graph(device):
 
 def test_parameters_keep_their_precision_under_autocast(device):
     """Folded in bfloat16, the weight's rows would not sum to zero."""
-    inputs = make((1, 64, 8, 9, 10), torch.float32, device, offset=100)
+    inputs = make_projection(
+        (1, 64, 8, 9, 10), torch.float32, device, offset=100
+    )
     inputs[0] = inputs[0].bfloat16()
     expected = norm_project(*inputs)
     with torch.autocast(device, torch.bfloat16):
@@ -171,7 +146,7 @@ def test_parameters_keep_their_precision_under_autocast(device):
 
 
 def test_meta_tensors_give_shapes():
-    inputs = make((2, 5, 3, 4, 6), torch.float16, 'meta')
+    inputs = make_projection((2, 5, 3, 4, 6), torch.float16, 'meta')
     inputs = [x.requires_grad_() for x in inputs]
     out = norm_project(*inputs)
     assert out.shape == (2, 3, 4, 6) and out.dtype == torch.float16
@@ -181,7 +156,7 @@ def test_meta_tensors_give_shapes():
 
 def test_flops_are_counted(device):
     analysis = pytest.importorskip('mmengine.analysis')
-    inputs = make((2, 5, 3, 4, 6), torch.float32, device)
+    inputs = make_projection((2, 5, 3, 4, 6), torch.float32, device)
 
     class Model(torch.nn.Module):
         def forward(self, *inputs):
@@ -196,7 +171,9 @@ def test_flops_are_counted(device):
 
 
 def test_reference_gives_the_statistics_too(device):
-    x, _, _, weight, bias = make((2, 5, 3, 4, 6), torch.float64, device)
+    x, _, _, weight, bias = make_projection(
+        (2, 5, 3, 4, 6), torch.float64, device
+    )
     weight = weight - weight.mean(1, keepdim=True)
     torch.testing.assert_close(
         torch.ops.mmsapa.norm_project(x, weight, bias, 1e-5),
@@ -205,7 +182,7 @@ def test_reference_gives_the_statistics_too(device):
 
 
 def test_bad_arguments_are_named(device):
-    inputs = make((1, 5, 3, 4, 6), torch.float32, device)
+    inputs = make_projection((1, 5, 3, 4, 6), torch.float32, device)
     with pytest.raises(ValueError, match=r'norm_weight \[C\].*\[4\], \[5\]'):
         norm_project(inputs[0], inputs[1][:4], *inputs[2:])
     with pytest.raises(ValueError, match=r'expected x \[N, C, H, W\]'):
@@ -231,7 +208,7 @@ def test_bad_arguments_are_named(device):
 
 
 def test_bad_parameters_are_named(device):
-    good = make((1, 5, 3, 4, 6), torch.float32, device)
+    good = make_projection((1, 5, 3, 4, 6), torch.float32, device)
     with pytest.raises(TypeError, match='norm_bias .* got NoneType'):
         norm_project(*good[:2], None, *good[3:])
     with pytest.raises(TypeError, match='weight .* got one of torch.int64'):
@@ -243,7 +220,9 @@ def test_bad_parameters_are_named(device):
 
 
 def test_backward_takes_only_what_forward_gives(device):
-    x, _, _, weight, bias = make((1, 5, 3, 4, 6), torch.float32, device)
+    x, _, _, weight, bias = make_projection(
+        (1, 5, 3, 4, 6), torch.float32, device
+    )
     results = torch.ops.mmsapa.norm_project(x, weight, bias, 1e-5)
     grad = torch.ones_like(results[0])
     backward = torch.ops.mmsapa.norm_project_backward
@@ -256,8 +235,8 @@ def test_backward_takes_only_what_forward_gives(device):
 
 def test_more_channels_than_the_cache_holds(device):
     """Of one pixel even."""
-    inputs = make((1, 70000, 1, 1, 2), torch.float32, device)
-    expected = two_steps(*(t.double() for t in inputs))
+    inputs = make_projection((1, 70000, 1, 1, 2), torch.float32, device)
+    expected = layer_norm_and_linear(*(t.double() for t in inputs))
     # So many numbers are added up in float32.
     torch.testing.assert_close(
         norm_project(*inputs).double(), expected, rtol=1e-4, atol=0.05
@@ -273,7 +252,7 @@ def test_squares_that_overflow(dtype, number, device):
     """The deviation is infinite then, as in the reference, and what is
     divided by it is 0; the other pixels do not notice.
     """
-    x, _, _, weight, bias = make((1, 5, 3, 4, 6), dtype, device)
+    x, _, _, weight, bias = make_projection((1, 5, 3, 4, 6), dtype, device)
     weight -= weight.mean(1, keepdim=True)
     x[0, 0, 1, 1], x[0, 2, 1, 1] = -number, number
     results = []
@@ -288,7 +267,9 @@ def test_squares_that_overflow(dtype, number, device):
 
 @pytest.mark.parametrize('number', [float('nan'), float('inf')])
 def test_a_bias_that_is_no_number_leaves_the_gradient_of_x(number, device):
-    x, _, _, weight, bias = make((1, 5, 3, 4, 6), torch.float32, device)
+    x, _, _, weight, bias = make_projection(
+        (1, 5, 3, 4, 6), torch.float32, device
+    )
     weight -= weight.mean(1, keepdim=True)
     bias[1] = number
     results = []

@@ -7,44 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmsapa
 from mmsapa.ops import (
     norm_project,
     sapa_kernels,
-    sapa_kernels_reference,
     sapa_upsample,
     sapa_upsample_reference,
 )
 
-from .test_functional import make
-
-REFERENCES = {
-    'sapa_upsample': sapa_upsample_reference,
-    'sapa_kernels': sapa_kernels_reference,
-}
-FUNCTIONS = {
-    'sapa_upsample': (sapa_upsample, 3),
-    'sapa_kernels': (sapa_kernels, 2),
-}
+from .helpers import layer_norm_and_linear, make, make_projection
 
 
-@pytest.fixture(params=FUNCTIONS)
-def function(request):
-    return FUNCTIONS[request.param]
-
-
-def test_gradcheck(function, device):
-    function, count = function
+def test_gradcheck(device):
     for kernel_size, scale in ((3, 2), (5, 1), (1, 3)):
         inputs = make(
             (2, 2, 2, 3, 4), kernel_size, scale, torch.float64, device, 1
-        )[:count]
+        )
         inputs = [x.requires_grad_() for x in inputs]
         assert torch.autograd.gradcheck(
-            lambda *x, k=kernel_size, s=scale: function(*x, k, s), inputs
+            lambda *x, k=kernel_size, s=scale: sapa_upsample(*x, k, s), inputs
         )
 
 
@@ -66,13 +49,12 @@ def test_gradients_flow_only_where_they_are_asked(wanted, device):
             assert leaf.grad is None
 
 
-def test_second_derivative_is_refused(function, device):
-    function, count = function
+def test_second_derivative_is_refused(device):
     inputs = [
         x.requires_grad_()
-        for x in make((1, 2, 2, 3, 3), 3, 2, torch.float64, device)[:count]
+        for x in make((1, 2, 2, 3, 3), 3, 2, torch.float64, device)
     ]
-    out = function(*inputs, 3, 2).square().sum()
+    out = sapa_upsample(*inputs, 3, 2).square().sum()
     (grad,) = torch.autograd.grad(out, inputs[:1], create_graph=True)
     with pytest.raises(RuntimeError, match='no second derivative'):
         grad.sum().backward()
@@ -98,41 +80,30 @@ TRANSFORMS = {
 
 @pytest.mark.filterwarnings('ignore:There is a performance drop')
 @pytest.mark.parametrize('transform', TRANSFORMS.values(), ids=TRANSFORMS)
-def test_functional_transforms(transform, function, device):
-    function, count = function
-    reference = REFERENCES[function.__name__]
-    inputs = make((2, 2, 3, 3, 4), 3, 2, torch.float64, device, 1)[:count]
+def test_functional_transforms(transform, device):
+    inputs = make((2, 2, 3, 3, 4), 3, 2, torch.float64, device, 1)
     torch.testing.assert_close(
-        transform(lambda *x: function(*x, 3, 2), inputs),
-        transform(lambda *x: reference(*x, 3, 2), inputs),
+        transform(lambda *x: sapa_upsample(*x, 3, 2), inputs),
+        transform(lambda *x: sapa_upsample_reference(*x, 3, 2), inputs),
     )
 
 
 def test_functional_transforms_of_norm_project(device):
-    inputs = [
-        torch.randn(shape, dtype=torch.float64, device=device)
-        for shape in ((2, 4, 3, 3), (4,), (4,), (3, 4), (3,))
-    ]
-
-    def two_steps(x, norm_weight, norm_bias, weight, bias):
-        x = x.movedim(1, -1)
-        x = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias)
-        return F.linear(x, weight, bias).movedim(-1, 1)
-
+    inputs = make_projection((2, 4, 3, 3, 3), torch.float64, device)
     for name in ('grad', 'vjp'):
         transform = TRANSFORMS[name]
         torch.testing.assert_close(
-            transform(norm_project, inputs), transform(two_steps, inputs)
+            transform(norm_project, inputs),
+            transform(layer_norm_and_linear, inputs),
         )
 
 
-def test_derivatives_that_there_are_not_are_refused(function, device):
+def test_derivatives_that_there_are_not_are_refused(device):
     """In a sentence; a zero would be worse."""
-    function, count = function
-    inputs = make((1, 2, 2, 3, 3), 5, 2, torch.float64, device)[:count]
+    inputs = make((1, 2, 2, 3, 3), 5, 2, torch.float64, device)
 
     def f(x):
-        return function(x, *inputs[1:]).square().sum()
+        return sapa_upsample(x, *inputs[1:]).square().sum()
 
     grad = torch.func.grad
     with pytest.raises(RuntimeError, match='no second derivative'):
@@ -146,13 +117,11 @@ def test_derivatives_that_there_are_not_are_refused(function, device):
     reason='torch.library.opcheck came with torch 2.4',
 )
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_opcheck(function, dtype, device):
-    function, count = function
-    op = getattr(torch.ops.mmsapa, function.__name__).default
+def test_opcheck(dtype, device):
+    op = torch.ops.mmsapa.sapa_upsample.default
     for sizes in ((2, 3, 4, 5, 6), (1, 1, 1, 1, 1)):
         inputs = [
-            x.requires_grad_()
-            for x in make(sizes, 5, 2, dtype, device, 1)[:count]
+            x.requires_grad_() for x in make(sizes, 5, 2, dtype, device, 1)
         ]
         torch.library.opcheck(op, (*inputs, 5, 2))
 
@@ -162,11 +131,9 @@ def test_opcheck(function, dtype, device):
     ('backend', 'dynamic'),
     [('inductor', False), ('aot_eager', False), ('aot_eager', True)],
 )
-def test_compiles_as_one_graph(backend, dynamic, function, device):
-    function, count = function
-
+def test_compiles_as_one_graph(backend, dynamic, device):
     def double(*inputs):
-        return 2 * function(*(x * 1 for x in inputs))
+        return 2 * sapa_upsample(*(x * 1 for x in inputs))
 
     torch._dynamo.reset()
     compiled = torch.compile(
@@ -176,7 +143,7 @@ def test_compiles_as_one_graph(backend, dynamic, function, device):
     for sizes, short in (((1, 3, 4, 5, 6), 0), ((2, 3, 4, 6, 8), -1)):
         inputs = [
             x.requires_grad_()
-            for x in make(sizes, 5, 2, torch.float32, device, short)[:count]
+            for x in make(sizes, 5, 2, torch.float32, device, short)
         ]
         for f, g in (
             (compiled, double),
@@ -198,29 +165,27 @@ def test_compiles_under_autocast(device):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_takes_any_mixture(function, dtype, device, float16):
-    function, count = function
-    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)[:count]
+def test_autocast_takes_any_mixture(dtype, device, float16):
+    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)
     cast = [x.to(dtype) for x in inputs]
-    expected = function(*cast)
+    expected = sapa_upsample(*cast)
     mixed = [inputs[0].requires_grad_(), *cast[1:]]
     with torch.autocast(device, dtype):
-        out = function(*mixed)
+        out = sapa_upsample(*mixed)
         assert out.dtype == dtype
         assert torch.equal(out, expected)
     out.float().sum().backward()
     assert inputs[0].grad.dtype == torch.float32
     with torch.autocast(device, dtype):
         double = [x.double() for x in inputs]
-        assert function(*double).dtype == torch.float64
+        assert sapa_upsample(*double).dtype == torch.float64
 
 
-def test_meta_tensors_give_shapes(function):
-    function, count = function
-    inputs = make((2, 3, 7, 5, 6), 5, 2, torch.float16, 'meta', 1)[:count]
+def test_meta_tensors_give_shapes():
+    inputs = make((2, 3, 7, 5, 6), 5, 2, torch.float16, 'meta', 1)
     inputs = [x.requires_grad_() for x in inputs]
-    out = function(*inputs)
-    assert out.shape == (2, 7 if count == 3 else 25, 9, 11)
+    out = sapa_upsample(*inputs)
+    assert out.shape == (2, 7, 9, 11)
     assert out.dtype == torch.float16
     grads = torch.autograd.grad(out.sum(), inputs)
     for x, grad in zip(inputs, grads, strict=True):
@@ -235,9 +200,6 @@ def test_torch_counts_flops(device):
         sapa_upsample(q, k, v)
     assert counter.get_total_flops() == 2 * pixels * 25 * (8 + 12)
     with FlopCounterMode(display=False) as counter:
-        sapa_kernels(q, k)
-    assert counter.get_total_flops() == 2 * pixels * 25 * 8
-    with FlopCounterMode(display=False) as counter:
         sapa_upsample(q.requires_grad_(), k, v).sum().backward()
     assert counter.get_total_flops() == 2 * pixels * 25 * (4 * 8 + 3 * 12)
 
@@ -247,11 +209,11 @@ def test_mmengine_counts_flops():
 
     class Model(torch.nn.Module):
         def forward(self, q, k, v):
-            return sapa_upsample(q, k, v), sapa_kernels(q, k, 3)
+            return sapa_upsample(q, k, v)
 
     inputs = tuple(make((2, 8, 12, 5, 6), 5, 2, torch.float32, 'cpu', 1))
     flops = analysis.FlopAnalyzer(Model(), inputs).total()
-    assert flops == 2 * 9 * 11 * (25 * (8 + 12) + 9 * 8)
+    assert flops == 2 * 9 * 11 * 25 * (8 + 12)
 
 
 def run_without(tmp_path, hidden, code):
@@ -313,3 +275,37 @@ def test_reference_is_differentiable_twice():
     assert torch.autograd.gradgradcheck(
         lambda *x: sapa_upsample_reference(*x, 3, 2), inputs
     )
+
+
+# ---- sapa_kernels, which is plain PyTorch ---------------------------------
+
+
+def test_weights_are_differentiable_twice_and_forward(device):
+    inputs = make((1, 2, 2, 2, 3), 3, 2, torch.float64, device, 1)[:2]
+    inputs = [x.requires_grad_() for x in inputs]
+
+    def weights(*x):
+        return sapa_kernels(*x, 3, 2)
+
+    assert torch.autograd.gradcheck(weights, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(weights, inputs)
+
+
+def test_weights_compile_as_one_graph(device):
+    inputs = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device, 1)[:2]
+    torch._dynamo.reset()
+    compiled = torch.compile(sapa_kernels, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(*inputs), sapa_kernels(*inputs))
+
+
+def test_weights_under_autocast_are_those_of_the_cast_inputs(device):
+    query, key, _ = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)
+    expected = sapa_kernels(query.bfloat16(), key.bfloat16())
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(sapa_kernels(query, key.bfloat16()), expected)
+
+
+def test_weights_of_meta_tensors_have_a_shape():
+    inputs = make((2, 3, 7, 5, 6), 5, 2, torch.float16, 'meta', 1)[:2]
+    weights = sapa_kernels(*inputs)
+    assert weights.shape == (2, 25, 9, 11) and weights.dtype == torch.float16

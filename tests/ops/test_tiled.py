@@ -5,24 +5,7 @@ import torch
 
 from mmsapa.ops import sapa_upsample_reference, sapa_upsample_tiled
 
-from .test_functional import SIZES, assert_close, make
-
-
-def results(function, inputs, kernel_size, scale):
-    """The result of the function, and the gradients of all inputs."""
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    out = function(*inputs, kernel_size, scale)
-    grad = torch.linspace(-1, 1, out.numel()).view(out.shape).to(out)
-    return [out, *torch.autograd.grad(out, inputs, grad)]
-
-
-def check(inputs, kernel_size, scale):
-    exact = [x.double() for x in inputs]
-    assert_close(
-        results(sapa_upsample_tiled, inputs, kernel_size, scale),
-        results(sapa_upsample_reference, exact, kernel_size, scale),
-        inputs[0].dtype,
-    )
+from .helpers import SIZES, check_against_reference, make
 
 
 @pytest.mark.parametrize('kernel_size', [1, 3, 5, 7, 11])
@@ -33,20 +16,24 @@ def test_equals_reference(scale, kernel_size, device):
             inputs = make(
                 SIZES[name], kernel_size, scale, torch.float64, device, short
             )
-            check(inputs, kernel_size, scale)
+            check_against_reference(
+                inputs, kernel_size, scale, sapa_upsample_tiled
+            )
 
 
 @pytest.mark.parametrize(
     'dtype', [torch.float32, torch.float16, torch.bfloat16]
 )
 def test_accumulates_in_float32(dtype, device):
-    check(make(SIZES['wide'], 5, 2, dtype, device, short=1), 5, 2)
+    inputs = make(SIZES['wide'], 5, 2, dtype, device, short=1)
+    check_against_reference(inputs, 5, 2, sapa_upsample_tiled)
 
 
 @pytest.mark.parametrize('empty', ['N', 'C', 'E'])
 def test_empty_inputs(empty, device):
     sizes = [0 if name == empty else 3 for name in 'NEC'] + [4, 5]
-    check(make(sizes, 5, 2, torch.float32, device), 5, 2)
+    inputs = make(sizes, 5, 2, torch.float32, device)
+    check_against_reference(inputs, 5, 2, sapa_upsample_tiled)
 
 
 def test_result_is_contiguous(device):

@@ -17,7 +17,6 @@
 #include <torch/library.h>
 
 #include <array>
-#include <optional>
 #include <tuple>
 
 #include "checks.h"
@@ -132,59 +131,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
   return {grad_query, grad_key, grad_value};
 }
 
-at::Tensor sapa_kernels(const at::Tensor& query,  // [N, E, Hq, Wq]
-                        const at::Tensor& key,    // [N, E, H, W]
-                        int64_t kernel_size, int64_t scale_factor) {
-  const Shape shape =
-      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  const c10::cuda::CUDAGuard guard(query.device());
-  const at::Tensor q = query.contiguous();
-  const at::Tensor k = key.contiguous();
-  const at::Tensor weights = at::empty(
-      {shape.batch, shape.window(), shape.query_height, shape.query_width},
-      q.options());
-  if (weights.numel() == 0) return weights;
-  MMSAPA_DISPATCH(q, "sapa_kernels", [&] {
-    using element_t = element_type<scalar_t>;
-    const at::Tensor space =
-        workspace<element_t>(cuda::Op::kKernels, shape, q);
-    C10_CUDA_CHECK(cuda::kernels(shape, input<element_t>(q),
-                                 input<element_t>(k),
-                                 output<element_t>(weights), space.data_ptr(),
-                                 c10::cuda::getCurrentCUDAStream()));
-  });
-  return weights;
-}
-
-std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
-    const at::Tensor& grad,   // [N, K*K, Hq, Wq]
-    const at::Tensor& query,  // [N, E, Hq, Wq]
-    const at::Tensor& key,    // [N, E, H, W]
-    int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
-  const Shape shape =
-      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  check_like(
-      grad, query,
-      {shape.batch, shape.window(), shape.query_height, shape.query_width},
-      "a gradient");
-  const c10::cuda::CUDAGuard guard(query.device());
-  const at::Tensor g = grad.contiguous();
-  const at::Tensor q = query.contiguous();
-  const at::Tensor k = key.contiguous();
-  const at::Tensor grad_query = gradient(q, mask[0]);
-  const at::Tensor grad_key = gradient(k, mask[1]);
-  MMSAPA_DISPATCH(q, "sapa_kernels_backward", [&] {
-    using element_t = element_type<scalar_t>;
-    const at::Tensor space =
-        workspace<element_t>(cuda::Op::kKernelsBackward, shape, q);
-    C10_CUDA_CHECK(cuda::kernels_backward(
-        shape, input<element_t>(g), input<element_t>(q), input<element_t>(k),
-        output<element_t>(grad_query), output<element_t>(grad_key),
-        space.data_ptr(), c10::cuda::getCurrentCUDAStream()));
-  });
-  return {grad_query, grad_key};
-}
-
 std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     const at::Tensor& x,       // [N, C, H, W]
     const at::Tensor& weight,  // [E, C]
@@ -259,8 +205,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
 TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
   m.impl("sapa_upsample", &mmsapa::sapa_upsample);
   m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
-  m.impl("sapa_kernels", &mmsapa::sapa_kernels);
-  m.impl("sapa_kernels_backward", &mmsapa::sapa_kernels_backward);
   m.impl("norm_project", &mmsapa::norm_project);
   m.impl("norm_project_backward", &mmsapa::norm_project_backward);
 }

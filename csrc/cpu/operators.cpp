@@ -14,7 +14,7 @@
 #include <tuple>
 
 #include "checks.h"
-#include "kernels.h"
+#include "dispatch.h"
 
 namespace mmsapa {
 namespace {
@@ -22,13 +22,13 @@ namespace {
 // Of the widest instruction set that PyTorch uses on this machine, which is
 // what ATEN_CPU_CAPABILITY says where it is set.
 template <typename T>
-const cpu::Kernels<T>& kernels() {
+const cpu::DispatchTable<T>& dispatch() {
 #ifdef MMSAPA_X86
   static const std::string capability = at::get_cpu_capability();
-  if (capability == "AVX512") return cpu::avx512::table<T>();
-  if (capability == "AVX2") return cpu::avx2::table<T>();
+  if (capability == "AVX512") return cpu::avx512::dispatch_table<T>();
+  if (capability == "AVX2") return cpu::avx2::dispatch_table<T>();
 #endif
-  return cpu::baseline::table<T>();
+  return cpu::baseline::dispatch_table<T>();
 }
 
 // Without value channels the weights' NaN still show in a gradient.
@@ -63,7 +63,7 @@ at::Tensor sapa_upsample(const at::Tensor& query, const at::Tensor& key,
   if (out.numel() == 0) return out;
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_upsample", [&] {
-        kernels<scalar_t>().upsample(
+        dispatch<scalar_t>().upsample(
             shape, q.const_data_ptr<scalar_t>(), k.const_data_ptr<scalar_t>(),
             v.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>());
       });
@@ -89,7 +89,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     AT_DISPATCH_FLOATING_TYPES_AND2(
         at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_upsample_backward",
         [&] {
-          kernels<scalar_t>().upsample_backward(
+          dispatch<scalar_t>().upsample_backward(
               shape, g.const_data_ptr<scalar_t>(),
               q.const_data_ptr<scalar_t>(), k.const_data_ptr<scalar_t>(),
               v.const_data_ptr<scalar_t>(),
@@ -99,51 +99,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
         });
   }
   return {grad_query, grad_key, grad_value};
-}
-
-at::Tensor sapa_kernels(const at::Tensor& query, const at::Tensor& key,
-                        int64_t kernel_size, int64_t scale_factor) {
-  const Shape shape =
-      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  const auto q = query.contiguous(), k = key.contiguous();
-  auto weights = at::empty(
-      {shape.batch, shape.window(), shape.query_height, shape.query_width},
-      query.options());
-  if (weights.numel() == 0) return weights;
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_kernels", [&] {
-        kernels<scalar_t>().kernels(shape, q.const_data_ptr<scalar_t>(),
-                                    k.const_data_ptr<scalar_t>(),
-                                    weights.data_ptr<scalar_t>());
-      });
-  return weights;
-}
-
-std::tuple<at::Tensor, at::Tensor> sapa_kernels_backward(
-    const at::Tensor& grad, const at::Tensor& query, const at::Tensor& key,
-    int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
-  const Shape shape =
-      checked_shape(query, key, std::nullopt, kernel_size, scale_factor);
-  check_like(
-      grad, query,
-      {shape.batch, shape.window(), shape.query_height, shape.query_width},
-      "a gradient");
-  const auto g = grad.contiguous(), q = query.contiguous(),
-             k = key.contiguous();
-  auto grad_query = gradient(query, mask[0], has_gradients(shape));
-  auto grad_key = gradient(key, mask[1], has_gradients(shape));
-  if (has_gradients(shape)) {
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_kernels_backward",
-        [&] {
-          kernels<scalar_t>().kernels_backward(
-              shape, g.const_data_ptr<scalar_t>(),
-              q.const_data_ptr<scalar_t>(), k.const_data_ptr<scalar_t>(),
-              data_or_null<scalar_t>(grad_query, mask[0]),
-              data_or_null<scalar_t>(grad_key, mask[1]));
-        });
-  }
-  return {grad_query, grad_key};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
@@ -161,7 +116,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, x.scalar_type(), "norm_project", [&] {
         using A = cpu::Accumulate<scalar_t>;
-        kernels<scalar_t>().norm_project(
+        dispatch<scalar_t>().norm_project(
             shape, map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
             b.const_data_ptr<A>(), eps, out.data_ptr<scalar_t>(),
             mean.data_ptr<A>(), rstd.data_ptr<A>());
@@ -186,7 +141,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, x.scalar_type(), "norm_project_backward", [&] {
         using A = cpu::Accumulate<scalar_t>;
-        kernels<scalar_t>().norm_project_backward(
+        dispatch<scalar_t>().norm_project_backward(
             shape, g.const_data_ptr<scalar_t>(),
             map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
             b.const_data_ptr<A>(), o.const_data_ptr<scalar_t>(),
@@ -203,8 +158,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
 TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
   m.impl("sapa_upsample", &sapa_upsample);
   m.impl("sapa_upsample_backward", &sapa_upsample_backward);
-  m.impl("sapa_kernels", &sapa_kernels);
-  m.impl("sapa_kernels_backward", &sapa_kernels_backward);
   m.impl("norm_project", &norm_project);
   m.impl("norm_project_backward", &norm_project_backward);
 }

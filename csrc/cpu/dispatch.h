@@ -1,6 +1,9 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
-// The CPU kernels, compiled once for each instruction set.
+// The CPU kernels in dispatch tables, one for each instruction set and element
+// type. A source file that names an instruction set (MMSAPA_ISA), what the
+// compiler may use for it (MMSAPA_TARGET) and how wide its vectors are
+// (MMSAPA_VECTOR_BYTES) compiles the kernels by including this.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +27,7 @@ using Accumulate =
 // All maps are contiguous; sizes stand in shape.h. A null gradient is not
 // wanted, and its work is left out.
 template <typename T>
-struct Kernels {
+struct DispatchTable {
   void (*upsample)(const Shape&,
                    const T* query,  // [N, E, Hq, Wq]
                    const T* key,    // [N, E, H, W]
@@ -40,19 +43,7 @@ struct Kernels {
                             T* grad_key,     // [N, E, H, W] or null
                             T* grad_value);  // [N, C, H, W] or null
 
-  void (*kernels)(const Shape&,
-                  const T* query,  // [N, E, Hq, Wq]
-                  const T* key,    // [N, E, H, W]
-                  T* weights);     // [N, K * K, Hq, Wq]
-
-  void (*kernels_backward)(const Shape&,
-                           const T* grad,   // [N, K * K, Hq, Wq]
-                           const T* query,  // [N, E, Hq, Wq]
-                           const T* key,    // [N, E, H, W]
-                           T* grad_query,   // [N, E, Hq, Wq] or null
-                           T* grad_key);    // [N, E, H, W] or null
-
-  // The weight is centred: its rows sum to 0.
+  // The weight is centered: its rows sum to 0.
   void (*norm_project)(const NormProjectShape&,
                        const T* x,                   // [N, C, P]
                        const Accumulate<T>* weight,  // [E, C]
@@ -77,10 +68,10 @@ struct Kernels {
 };
 
 // T is float, double, c10::Half or c10::BFloat16.
-#define MMSAPA_DECLARE(isa)  \
-  namespace isa {            \
-  template <typename T>      \
-  const Kernels<T>& table(); \
+#define MMSAPA_DECLARE(isa)                 \
+  namespace isa {                           \
+  template <typename T>                     \
+  const DispatchTable<T>& dispatch_table(); \
   }
 MMSAPA_DECLARE(baseline)
 #ifdef MMSAPA_X86
@@ -90,3 +81,63 @@ MMSAPA_DECLARE(avx512)
 #undef MMSAPA_DECLARE
 
 }  // namespace mmsapa::cpu
+
+#if defined(MMSAPA_ISA) && (defined(MMSAPA_X86) || !defined(MMSAPA_TARGET))
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#ifdef MMSAPA_X86
+#include <immintrin.h>
+#endif
+
+// From here on, so that no shared inline function of the headers above is
+// compiled for a machine that may not be there.
+#ifdef MMSAPA_TARGET
+#define MMSAPA_PRAGMA(x) _Pragma(#x)
+#define MMSAPA_TARGET_PRAGMA(isa) MMSAPA_PRAGMA(GCC target(isa))
+#pragma GCC push_options
+MMSAPA_TARGET_PRAGMA(MMSAPA_TARGET)
+#endif
+
+namespace mmsapa::cpu::MMSAPA_ISA {
+namespace {
+
+// clang-format off
+#include "vectors.inc"
+#include "sapa.inc"
+#include "norm_project.inc"
+// clang-format on
+
+}  // namespace
+
+template <typename T>
+const DispatchTable<T>& dispatch_table() {
+  using A = Accumulate<T>;
+  static const DispatchTable<T> kTable{
+      &upsample<T, A>, &upsample_backward<T, A>, &norm_project<T, A>,
+      &norm_project_backward<T, A>};
+  return kTable;
+}
+
+template const DispatchTable<float>& dispatch_table<float>();
+template const DispatchTable<double>& dispatch_table<double>();
+template const DispatchTable<c10::Half>& dispatch_table<c10::Half>();
+template const DispatchTable<c10::BFloat16>& dispatch_table<c10::BFloat16>();
+
+}  // namespace mmsapa::cpu::MMSAPA_ISA
+
+#ifdef MMSAPA_TARGET
+#pragma GCC pop_options
+#endif
+#endif  // MMSAPA_ISA
