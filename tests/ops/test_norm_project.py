@@ -154,20 +154,11 @@ def test_meta_tensors_give_shapes():
         assert x.shape == grad.shape
 
 
-def test_flops_are_counted(device):
-    analysis = pytest.importorskip('mmengine.analysis')
+def test_torch_counts_flops(device):
     inputs = make_projection((2, 5, 3, 4, 6), torch.float32, device)
-
-    class Model(torch.nn.Module):
-        def forward(self, *inputs):
-            return norm_project(*inputs)
-
-    macs = 2 * 4 * 6 * 5 * 3
-    flops = analysis.FlopAnalyzer(Model(), tuple(inputs)).by_operator()
-    assert flops['norm_project'] == macs
     with FlopCounterMode(display=False) as counter:
         norm_project(inputs[0].requires_grad_(), *inputs[1:]).sum().backward()
-    assert counter.get_total_flops() == 3 * 2 * macs
+    assert counter.get_total_flops() == 3 * 2 * (2 * 4 * 6 * 5 * 3)
 
 
 def test_reference_gives_the_statistics_too(device):

@@ -204,18 +204,6 @@ def test_torch_counts_flops(device):
     assert counter.get_total_flops() == 2 * pixels * 25 * (4 * 8 + 3 * 12)
 
 
-def test_mmengine_counts_flops():
-    analysis = pytest.importorskip('mmengine.analysis')
-
-    class Model(torch.nn.Module):
-        def forward(self, q, k, v):
-            return sapa_upsample(q, k, v)
-
-    inputs = tuple(make((2, 8, 12, 5, 6), 5, 2, torch.float32, 'cpu', 1))
-    flops = analysis.FlopAnalyzer(Model(), inputs).total()
-    assert flops == 2 * 9 * 11 * 25 * (8 + 12)
-
-
 def run_without(tmp_path, hidden, code):
     """Run code where some installed packages cannot be found."""
     site = tmp_path / 'site'

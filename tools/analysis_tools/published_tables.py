@@ -21,16 +21,12 @@ import json
 import re
 import warnings
 from decimal import Decimal
-from functools import partial
-from inspect import signature
 from pathlib import Path
-from unittest import mock
 
 import mmcv
 import mmcv.ops  # registers carafe
 import mmengine
 import torch
-from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
@@ -40,6 +36,7 @@ from prettytable import PrettyTable, TableStyle
 from tqdm import tqdm
 
 import mmsapa
+from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers import UpsampleSlot
 from mmsapa.upsamplers.presets import PRESETS
 
@@ -54,17 +51,6 @@ HEADS = dict(
     params=('parameters', 'more', 'agrees'),
     flops=('get_flops.py, G', 'more', 'agrees'),
     products=('products, G', 'more products', 'products agree'),
-)
-# What mmengine counts and the papers do not.
-NO_PRODUCTS = (
-    'batch_norm',
-    'layer_norm',
-    'group_norm',
-    'instance_norm',
-    'adaptive_avg_pool2d',
-    'upsample_nearest2d',
-    'upsample_bilinear2d',
-    'grid_sampler',
 )
 PREFACE = """\
 # Published figures and ours
@@ -91,7 +77,7 @@ def build(paper, name):
         name (str): The upsampler's.
 
     Returns:
-        nn.Module: As get_flops.py has it, without auxiliary heads.
+        nn.Module: In evaluation mode.
 
     Raises:
         KeyError: If there is no such upsampler.
@@ -109,71 +95,7 @@ def build(paper, name):
     part.upsample_cfg = PRESETS[name]
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-    if hasattr(model, 'auxiliary_head'):
-        model.auxiliary_head = None
     return revert_sync_batchnorm(model).eval()
-
-
-def count(model, size):
-    """Count a model as get_flops.py does.
-
-    Args:
-        model (nn.Module): Which.
-        size (tuple[int, int], optional): H and W of the image; without one,
-            parameters are counted alone.
-
-    Returns:
-        dict: ``params``; ``flops``, and ``products`` among them; ``operators``
-        that they come from, and how often those were met that are
-        ``uncounted``.
-    """
-    params = sum(p.numel() for p in model.parameters())
-    return dict(params=params, **(count_flops(model, size) if size else {}))
-
-
-def count_flops(model, size):
-    shapes = ('ori_shape', 'img_shape', 'pad_shape', 'batch_input_shape')
-    sample = sample_of(model)(
-        metainfo=dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))
-    )
-    data = model.data_preprocessor(
-        dict(inputs=[torch.randint(0, 256, (3, *size))], data_samples=[sample])
-    )
-    samples = data['data_samples']
-    model.forward = partial(model.forward, data_samples=samples)
-    head = getattr(model, 'decode_head', None)
-    if head and 'batch_data_samples' in signature(head.forward).parameters:
-        # MaskFormer's, which get_flops.py does not know how to call.
-        head.forward = partial(head.forward, batch_data_samples=samples)
-    # Gradients stay on, as there: without them attention takes a way of its
-    # own that the counter does not know.
-    counter = FlopAnalyzer(model, data['inputs'])
-    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    # CARAFE's reassembly has no CPU kernel, and a count needs no values.
-    carafe = importlib.import_module('mmcv.ops.carafe')
-    with mock.patch.object(
-        carafe.ext_module, 'carafe_forward', lambda *args, **kwargs: None
-    ):
-        flops = counter.total()
-    # Of an einsum it has a float.
-    operators = {k: int(n) for k, n in counter.by_operator().items()}
-    return dict(
-        flops=int(flops),
-        products=sum(n for k, n in operators.items() if k not in NO_PRODUCTS),
-        operators=operators,
-        uncounted=dict(counter.unsupported_ops()),
-    )
-
-
-def sample_of(model):
-    """The class of data samples that a model understands."""
-    if type(model.data_preprocessor).__module__.startswith('mmseg'):
-        from mmseg.structures import SegDataSample
-
-        return SegDataSample
-    from mmdet.structures import DetDataSample
-
-    return DetDataSample
 
 
 # ---- agreement --------------------------------------------------------------
