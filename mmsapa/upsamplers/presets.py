@@ -1,4 +1,4 @@
-"""The upsamplers that are compared, by the names they have in tables."""
+"""The upsamplers that are compared: upsample_cfg by the name in tables."""
 
 PRESETS = {
     'nearest': dict(type='nearest'),

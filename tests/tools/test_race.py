@@ -412,7 +412,7 @@ def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        (['--upsamplers', 'sapa'], 'one of nearest, .*sapa-g, got sapa'),
+        (['--upsamplers', 'sapa'], "invalid choice: 'sapa'"),
         (['--jobs', '0'], 'from 1 on, got 0'),
     ],
 )

@@ -1,52 +1,44 @@
-"""Parameters and FLOPs of the papers' models, ours beside the published.
+"""Parameters and FLOPs of the papers' models, beside the published figures.
 
     python tools/analysis_tools/published_tables.py
     python tools/analysis_tools/published_tables.py --models segformer-b1
     python tools/analysis_tools/published_tables.py --out FILE.md FILE.json
+    python tools/analysis_tools/published_tables.py --counts FILE.json
 
-Each model of papers.py is built with each upsampler and counted, as
-get_flops.py of MMSegmentation and MMDetection would: by mmengine's counter,
-on one image. Neither data nor weights are needed. (MMSegmentation 1.2.2's own
-get_flops.py stops at '"input_shape" and "inputs" cannot be both set', its
-issue 3241; without input_shape it prints what stands here. MaskFormer and
-Mask2Former it does not know how to call.)
-
-The counter reads a trace, and PyTorch traces no convolution on the meta
-device: hence the model runs on the CPU, once for every row.
+Builds each model of docs/tables/papers.yml with each upsampler and counts it
+on one image, as get_flops.py does. Needs neither data nor weights. The models
+run on the CPU, because PyTorch traces no convolution on the meta device.
+--counts takes the counts of an earlier run.
 """
 
 import argparse
-import importlib
 import json
-import re
 import warnings
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 
-import mmcv
-import mmcv.ops  # registers carafe
-import mmengine
-import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
-from papers import MODELS as PAPERS
-from papers import Slots
+import yaml
 from prettytable import PrettyTable, TableStyle
+from torch import nn
 from tqdm import tqdm
 
-import mmsapa
+from mmsapa.engine.config import read_config
+from mmsapa.engine.inference import build_model
 from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers import UpsampleSlot
 from mmsapa.upsamplers.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
-FORMATS = {'text': '.txt', 'markdown': '.md', 'json': '.json'}
-# Published figures: their unit as a power of ten, and ours that they are held
-# against, the last of which counts as they do.
-COLUMNS = {'params': (6, ['params']), 'flops': (9, ['flops', 'products'])}
-PREFIXES = {6: 'M', 9: 'G'}
-TITLES = dict(params='parameters', flops='FLOPs')
+PAPERS = yaml.safe_load((ROOT / 'docs/tables/papers.yml').read_text())
+LIBRARIES = ('mmsapa', 'torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet')
+# Published figures: title, unit as a power of ten and its prefix, and the
+# counts to compare, the last of which are counted as the papers do.
+COLUMNS = dict(
+    params=('parameters', 6, 'M', ['params']),
+    flops=('FLOPs', 9, 'G', ['flops', 'products']),
+)
+# Heads of a count, of its difference to the baseline's, and of agreement.
 HEADS = dict(
     params=('parameters', 'more', 'agrees'),
     flops=('get_flops.py, G', 'more', 'agrees'),
@@ -55,63 +47,97 @@ HEADS = dict(
 PREFACE = """\
 # Published figures and ours
 
-Parameters are all of a model's; FLOPs are multiply-accumulates. get_flops.py
-is what MMSegmentation's and MMDetection's tool of that name prints: it takes a
-layer norm for 5 a number, batch norm for 2, bilinear interpolation for 4 and
-nearest for 1. Products are the FLOPs without these, as the papers have them.
-"More" is the difference to the baseline. A published figure agrees if ours is
-within half a unit of its last digit; otherwise ours less theirs is shown.
-MMSegmentation's tool takes neither MaskFormer nor Mask2Former; they are
-counted by the same counter. The published figures are the papers', all others
-are counted here."""
+Parameter and FLOP counts verify the placement of every layer. Of {published}
+published figures, {agree} agree with ours, {explained} more with what a note
+adds to ours, and {unexplained} differ for reasons that we do not know.
+
+FLOPs are multiply-accumulates for one image. "get_flops.py" is what the tool
+of that name prints: mmengine counts 5 for each number of a layer norm, 2 of a
+batch norm, 4 of bilinear and 1 of nearest interpolation. "Products" leaves
+these out, as the papers do. "More" is the difference to the baseline. A
+published figure agrees if ours is within half a unit of its last digit;
+otherwise ours minus theirs is shown. The published figures are the papers';
+all others were counted here.
+
+Counted with {versions}."""
 
 
 # ---- counts -----------------------------------------------------------------
 
 
 def build(paper, name):
-    """Build a model with an upsampler, or its upsamplers by themselves.
+    """Build a model, or the bare upsamplers where OpenMMLab has no model.
 
     Args:
-        paper (Model | Slots): Which.
-        name (str): The upsampler's.
+        paper (dict): Entry of papers.yml.
+        name (str): The upsampler, a key of PRESETS.
 
     Returns:
         nn.Module: In evaluation mode.
 
     Raises:
-        KeyError: If there is no such upsampler.
-        ValueError: If it is not for these channels.
+        KeyError: If no such upsampler is registered.
+        ValueError: If the upsampler does not take these channels.
     """
-    if isinstance(paper, Slots):
-        return torch.nn.ModuleList(
+    if 'channels' in paper:
+        return nn.ModuleList(
             UpsampleSlot(PRESETS[name], x, guide)
-            for guide, x in paper.channels
-        )
-    cfg = Config.fromfile(ROOT / 'configs' / paper.config)
+            for guide, x in paper['channels']
+        ).eval()
+    cfg = read_config(ROOT / 'configs' / paper['config'])
     part = cfg.model
-    for key in paper.slot.split('.'):
+    for key in paper['slot'].split('.'):
         part = part[key]
     part.upsample_cfg = PRESETS[name]
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    return revert_sync_batchnorm(model).eval()
+    return build_model(cfg)
 
 
-# ---- agreement --------------------------------------------------------------
+def count_models(models, upsamplers):
+    """Count models, each with its baseline first.
+
+    Args:
+        models (list[str]): Keys of PAPERS.
+        upsamplers (list[str]): Keys of PRESETS.
+
+    Returns:
+        dict: ``versions`` of the libraries, and ``models``: for each model
+        and upsampler the counts, or the ``reason`` why there are none.
+    """
+    versions = {name: import_module(name).__version__ for name in LIBRARIES}
+    rows = {
+        model: dict.fromkeys([PAPERS[model]['baseline'], *upsamplers])
+        for model in models
+    }
+    with tqdm(total=sum(map(len, rows.values()))) as bar:
+        for model, names in rows.items():
+            paper = PAPERS[model]
+            size = tuple(paper['size']) if 'size' in paper else None
+            for name in names:
+                bar.set_description(f'{model} {name}')
+                try:
+                    counts = count(build(paper, name), size)
+                except (KeyError, ValueError) as error:
+                    counts = dict(reason=error.args[0])
+                kept = ('params', 'flops', 'products', 'reason')
+                names[name] = {k: counts[k] for k in kept if k in counts}
+                bar.update()
+    return dict(versions=versions, models=rows)
+
+
+# ---- the page ---------------------------------------------------------------
 
 
 def difference(ours, published, unit):
-    """Hold a count against a published figure.
+    """Compare a count with a published figure.
 
     Args:
         ours (int): Counted.
-        published (str): As printed, such as ``'13.74'`` or ``'+.1'``.
+        published (str): As printed, such as '13.74' or '+.1'.
         unit (int): Power of ten that it is printed in.
 
     Returns:
-        str: ``'yes'`` within half a unit of the last published digit, else
-        ours less theirs, with a sign.
+        str: 'yes' within half a unit of the last published digit; otherwise
+        ours minus theirs, with a sign.
     """
     theirs = Decimal(published)
     off = Decimal(ours).scaleb(-unit) - theirs
@@ -120,234 +146,113 @@ def difference(ours, published, unit):
     return f'{off:+.3f}'
 
 
-def judge(paper, rows, size):
-    """Add to each row of a model what was published and whether it agrees.
-
-    Args:
-        paper (Model | Slots): Which.
-        rows (list[dict]): Its counts, the baseline's first.
-        size (tuple[int, int], optional): Of the image.
-    """
-    counted = {row['upsampler']: row for row in rows if 'reason' not in row}
-    base = counted.get(paper.baseline)
-    for row in counted.values():
-        row.update(published={}, agrees={}, notes=[])
-        if base and row is not base:
-            row['more'] = {
-                key: row[key] - base[key]
-                for key in ('params', 'flops', 'products')
-                if key in row
-            }
-    for name, row in counted.items():
-        for column, (unit, keys) in COLUMNS.items():
-            published = getattr(paper, column, {}).get(name)
-            held = row if name == paper.baseline else row.get('more')
-            # FLOPs are those of an image of the published size.
-            if column == 'flops' and size != getattr(paper, 'size', None):
-                published = None
-            if not published or held is None:
-                continue
-            row['published'][column] = published
-            for key in keys:
-                row['agrees'][key] = difference(held[key], published, unit)
-            if row['agrees'][keys[-1]] != 'yes':
-                row['notes'] += [
-                    explain(reason, paper, counted, held[keys[-1]])
-                    for reason in paper.reasons
-                    if (reason.upsampler, reason.column) == (name, column)
-                ]
-
-
-def explain(reason, paper, counted, ours):
-    """A reason in words, and whether our figures bear it out."""
-    unit, keys = COLUMNS[reason.column]
-    published = getattr(paper, reason.column)[reason.upsampler]
-    words = f'{TITLES[reason.column]}: {reason.text}'
-    if reason.like:
-        if reason.like not in counted:
-            return f'{words}, which is not counted here.'
-        ours = counted[reason.like]['more'][keys[-1]]
-    ours += reason.adds
-    sign = '+' * published.startswith('+')
-    agrees = difference(ours, published, unit) == 'yes'
-    return (
-        f'{words} {ours / 10**unit:{sign}.3f} {PREFIXES[unit]}, which '
-        f'{"agrees" if agrees else "does not agree either"}.'
-    )
-
-
-# ---- tables -----------------------------------------------------------------
-
-
-def tables(result, style):
-    """The tables of all models.
-
-    Args:
-        result (dict): As in the JSON file.
-        style (TableStyle): Of prettytable.
+def held(paper, rows, name, key):
+    """What stands against a published figure.
 
     Returns:
-        str: Text or Markdown.
+        int: The baseline's total; what any other upsampler adds to it.
     """
-    versions = ', '.join(
-        f'{name} {version}' for name, version in result['versions'].items()
+    base = 0 if name == paper['baseline'] else rows[paper['baseline']][key]
+    return rows[name][key] - base
+
+
+def table(paper, rows, column):
+    """The Markdown table of params or flops, without empty columns."""
+    _, unit, prefix, keys = COLUMNS[column]
+    form, scale = (',.0f', 1) if column == 'params' else ('.3f', 10**unit)
+    lines = []
+    for name, row in rows.items():
+        published = paper.get(column, {}).get(name)
+        lines.append({'upsampler': name, f'published, {prefix}': published})
+        for key in keys if 'reason' not in row else []:
+            ours = held(paper, rows, name, key)
+            cells = [f'{row[key] / scale:{form}}', None, None]
+            if name != paper['baseline']:
+                cells[1] = f'{ours / scale:+{form}}'
+            if published:
+                cells[2] = difference(ours, published, unit)
+            lines[-1].update(zip(HEADS[key], cells))
+    result = PrettyTable()
+    result.set_style(TableStyle.MARKDOWN)
+    for head in lines[0]:
+        cells = [line.get(head) or '' for line in lines]
+        if any(cells):
+            align = 'l' if head == 'upsampler' else 'r'
+            result.add_column(head, cells, align)
+    return result.get_string()
+
+
+def explanations(paper, rows):
+    """What stands below a model's tables, a line each."""
+    if 'remark' in paper:
+        yield paper['remark']
+    for name, row in rows.items():
+        if 'reason' in row:
+            yield f'{name}: {row["reason"]}'
+    for note in paper.get('notes', ()):
+        name, column = note['upsampler'], note['column']
+        if name not in rows:
+            continue
+        title, unit, prefix, keys = COLUMNS[column]
+        total = held(paper, rows, name, keys[-1]) + note['adds']
+        sign = '' if name == paper['baseline'] else '+'
+        total = f'{total / 10**unit:{sign}.3f} {prefix}'
+        yield f'{name}, {title}: {note["text"]} {total}.'
+
+
+def tally(result):
+    """Count the published figures, by whether they agree with ours."""
+    models = [
+        (PAPERS[model], rows) for model, rows in result['models'].items()
+    ]
+    verdicts = [
+        difference(held(paper, rows, name, keys[-1]), published, unit)
+        for paper, rows in models
+        for column, (_, unit, _, keys) in COLUMNS.items()
+        for name, published in paper.get(column, {}).items()
+        if name in rows
+    ]
+    explained = sum(
+        note['upsampler'] in rows
+        for paper, rows in models
+        for note in paper.get('notes', ())
     )
-    parts = [PREFACE, f'\nCounted with {versions}.']
-    for model in result['models']:
-        size = model['size'] and 'x'.join(map(str, model['size']))
-        parts.append(
-            f'\n## {model["title"]}, '
-            + (size or 'the upsamplers by themselves')
-        )
-        for column in COLUMNS:
-            if column == 'params' or size:
-                table = table_of(model['rows'], column)
-                table.set_style(style)
-                parts += ['', table.get_string()]
-        notes = [model['remark']] if model['remark'] else []
-        for row in model['rows']:
-            name = row['upsampler']
-            if 'reason' in row:
-                notes.append(f'{name}: {row["reason"]}')
-            else:
-                notes += [f'{name}, {note}' for note in row['notes']]
-        if notes:
-            parts += ['', *(f'- {note}' for note in notes)]
+    agree = verdicts.count('yes')
+    return dict(
+        published=len(verdicts),
+        agree=agree,
+        explained=explained,
+        unexplained=len(verdicts) - agree - explained,
+    )
+
+
+def page(result):
+    """Render counts beside the published figures.
+
+    Args:
+        result (dict): As :func:`count_models` returns it.
+
+    Returns:
+        str: Markdown.
+    """
+    versions = ', '.join(f'{k} {v}' for k, v in result['versions'].items())
+    parts = [PREFACE.format(versions=versions, **tally(result))]
+    for model, rows in result['models'].items():
+        paper = PAPERS[model]
+        size = 'x'.join(map(str, paper.get('size', ())))
+        title = f'{paper["title"]}, {size or "the upsamplers alone"}'
+        parts.append(f'\n## {title}')
+        for column in COLUMNS if size else ['params']:
+            parts += ['', table(paper, rows, column)]
+        lines = [f'- {line}' for line in explanations(paper, rows)]
+        parts += ['', *lines] if lines else []
     return '\n'.join(parts)
-
-
-def table_of(rows, column):
-    """The table of one kind of published figures."""
-    unit, keys = COLUMNS[column]
-    table = PrettyTable()
-    table.add_column('upsampler', [row['upsampler'] for row in rows], 'l')
-
-    def add(head, cell):
-        cells = ['' if 'reason' in row else cell(row) for row in rows]
-        table.add_column(head, cells, 'r')
-
-    def add_counts(key):
-        head, more, agrees = HEADS[key]
-        add(head, lambda row: figure(row[key], unit))
-        add(more, lambda row: figure(row.get('more', {}).get(key), unit, '+'))
-        add(agrees, lambda row: row['agrees'].get(key, ''))
-
-    add(
-        f'published, {PREFIXES[unit]}',
-        lambda row: row['published'].get(column, ''),
-    )
-    for key in keys:
-        add_counts(key)
-    return table
-
-
-def figure(count, unit, sign=''):
-    """Parameters in full, FLOPs in G."""
-    if count is None:
-        return ''
-    if unit == 6:
-        return f'{count:{sign},}'
-    return f'{count / 10**unit:{sign}.3f}'
-
-
-def render(result, form):
-    if form == 'json':
-        return json.dumps(result, indent=1)
-    markdown = form == 'markdown'
-    return tables(
-        result, TableStyle.MARKDOWN if markdown else TableStyle.DEFAULT
-    )
 
 
 # ---- command line -----------------------------------------------------------
 
 
-def run(models, upsamplers, size=None):
-    """Count and compare.
-
-    Args:
-        models (list[str]): Names in papers.MODELS.
-        upsamplers (list[str]): Names in PRESETS.
-        size (tuple[int, int], optional): Of the image. Default: the
-            published one.
-
-    Returns:
-        dict: Versions, and for each model its rows.
-    """
-    result = dict(versions=versions(), models=[])
-    names = {
-        # Everything is compared with the baseline.
-        model: dict.fromkeys([PAPERS[model].baseline, *upsamplers])
-        for model in models
-    }
-    bar = tqdm(total=sum(map(len, names.values())))
-    for model in names:
-        paper, rows = PAPERS[model], []
-        alone = isinstance(paper, Slots)
-        used = None if alone else size or paper.size
-        for name in names[model]:
-            bar.set_description(f'{model} {name}')
-            try:
-                module = build(paper, name)
-            except (KeyError, ValueError) as error:
-                counts = dict(reason=str(error.args[0]))
-            else:
-                counts = count(module, used)
-            rows.append(dict(upsampler=name, **counts))
-            bar.update()
-        judge(paper, rows, used)
-        result['models'].append(
-            dict(
-                model=model,
-                title=paper.title,
-                config=None if alone else paper.config,
-                size=used,
-                remark=paper.remark if alone or used == paper.size else '',
-                rows=rows,
-            )
-        )
-    bar.close()
-    return result
-
-
-def versions():
-    found = {
-        m.__name__: m.__version__ for m in (mmsapa, torch, mmengine, mmcv)
-    }
-    for name in ('mmseg', 'mmdet'):
-        found[name] = importlib.import_module(name).__version__
-    return found
-
-
-def one_of(names):
-    def name(text):
-        if text not in names:
-            raise argparse.ArgumentTypeError(
-                f'expected one of {", ".join(names)}, got {text}.'
-            )
-        return text
-
-    return name
-
-
-def size_of(text):
-    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', text):
-        raise argparse.ArgumentTypeError(
-            f'expected HxW such as 512x512, got {text}.'
-        )
-    return tuple(map(int, text.split('x')))
-
-
-def file_of(text):
-    if Path(text).suffix not in FORMATS.values():
-        raise argparse.ArgumentTypeError(
-            f'expected a file that ends in {", ".join(FORMATS.values())}, '
-            f'got {text}.'
-        )
-    return Path(text)
-
-
-def parse_args(argv):
+def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -356,40 +261,44 @@ def parse_args(argv):
         parser.add_argument(
             f'--{what}',
             nargs='+',
-            type=one_of(names),
+            choices=names,
             default=list(names),
             metavar='NAME',
             help=', '.join(names),
         )
     parser.add_argument(
-        '--size',
-        type=size_of,
-        help='of the image, HxW, in place of the published one',
-    )
-    parser.add_argument(
-        '--format', choices=FORMATS, default='text', help='of what is printed'
+        '--counts', type=Path, help='JSON of an earlier run to render'
     )
     parser.add_argument(
         '--out',
         nargs='+',
-        type=file_of,
+        type=Path,
         default=[],
         metavar='FILE',
-        help=f'files to write too: {", ".join(FORMATS.values())}',
+        help='files to write too: .md, the page; .json, the counts',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args()
+    for path in args.out:
+        if path.suffix not in ('.md', '.json'):
+            parser.error(f'--out: expected FILE.md or FILE.json, got {path}.')
+    return args
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    # The libraries' asides would tear the progress bar.
+def main():
+    args = parse_args()
+    # The libraries' warnings would tear the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
-    result = run(args.models, args.upsamplers, args.size)
-    print(render(result, args.format))
-    forms = {suffix: form for form, suffix in FORMATS.items()}
+    if args.counts:
+        result = json.loads(args.counts.read_text())
+    else:
+        result = count_models(args.models, args.upsamplers)
+    text = page(result)
+    print(text)
     for path in args.out:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(result, forms[path.suffix]) + '\n')
+        is_json = path.suffix == '.json'
+        content = json.dumps(result, indent=1) if is_json else text
+        path.write_text(f'{content}\n')
 
 
 if __name__ == '__main__':

@@ -42,7 +42,6 @@ import mmcv.ops  # registers carafe
 import mmengine
 import mmseg
 import numpy as np
-import published_tables as published
 import race_run
 import torch
 from mmengine.dataset import pseudo_collate
@@ -71,6 +70,7 @@ from mmsapa.engine.runner import (
     interruptible,
     load_config,
 )
+from mmsapa.evaluation import complexity
 from mmsapa.upsamplers.presets import PRESETS
 from mmsapa.visualization import Comparison, draw_comparison
 
@@ -427,7 +427,7 @@ def count(cfg):
     if hasattr(model, 'auxiliary_head'):
         model.auxiliary_head = None
     size = tuple(one_image(cfg)['inputs'][0].shape[1:])
-    counts = published.count(model, size)
+    counts = complexity.count(model, size)
     return dict(params=counts['params'], flops=counts['flops'])
 
 
@@ -667,7 +667,7 @@ def parse_args(argv):
     parser.add_argument(
         '--upsamplers',
         nargs='+',
-        type=published.one_of(PRESETS),
+        choices=PRESETS,
         default=['nearest', 'bilinear', 'sapa-i', 'sapa-b', 'sapa-g'],
         metavar='NAME',
         help=', '.join(PRESETS),
