@@ -23,14 +23,7 @@ import mmsapa
 
 # A measurement lasts at least so long, in seconds.
 SHORTEST = 0.15
-# For times: glibc's malloc keeps what is freed, as PyTorch does on a GPU.
-# Otherwise a call may or may not have to fetch its result's pages from the
-# system, whatever came before it, and that takes as long as the call.
-KEEPING_MALLOC = dict(
-    MALLOC_MMAP_MAX_='0',
-    MALLOC_TRIM_THRESHOLD_=str(1 << 40),
-)
-# For memory: it keeps to one heap and returns what is freed.
+# glibc's malloc keeps to one heap and returns what is freed.
 TIDY_MALLOC = dict(
     MALLOC_MMAP_MAX_='65536',
     MALLOC_ARENA_MAX='1',
@@ -42,25 +35,19 @@ PR_SET_THP_DISABLE = 41
 CLEAR_REFS = Path('/proc/self/clear_refs')
 
 
-def keep_memory():
-    """Start this program anew where malloc does not keep what is freed."""
-    if not KEEPING_MALLOC.items() <= os.environ.items():
-        os.environ.update(KEEPING_MALLOC)
-        os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
-def make_run(function, inputs, weights=(), backward=False):
-    """Make a call without arguments that does one pass.
+def make_run(function, inputs, parameters=(), backward=False):
+    """Make a function without arguments that does one pass.
 
     Args:
         function (Callable): Takes the inputs, returns a Tensor.
         inputs (list[Tensor]): First a map of the result's size, last the map
             that is upsampled.
-        weights (list[Tensor]): Parameters that get gradients too.
+        parameters (list[Tensor]): Get gradients too.
         backward (bool): Whether gradients are computed.
 
     Returns:
-        Callable: Returns every tensor that the pass hands out.
+        Callable: Returns a list of the result and, with backward, of the
+        gradients that there are.
     """
     if not backward:
 
@@ -71,7 +58,7 @@ def make_run(function, inputs, weights=(), backward=False):
         return forward
 
     inputs = [x.detach().requires_grad_() for x in inputs]
-    wanted = [*inputs, *weights]
+    wanted = [*inputs, *parameters]
     # The same on every device and, but for rounding, in every dtype.
     shape = *inputs[-1].shape[:2], *inputs[0].shape[2:]
     generator = torch.Generator().manual_seed(0)
@@ -79,14 +66,14 @@ def make_run(function, inputs, weights=(), backward=False):
 
     def forward_backward():
         out = function(*inputs)
-        # An interpolation takes no notice of queries and keys.
+        # An interpolation does not use queries and keys.
         grads = torch.autograd.grad(out, wanted, grad, allow_unused=True)
         return [out, *(grad for grad in grads if grad is not None)]
 
     return forward_backward
 
 
-def time_in_rounds(runs, rounds, threads, tick):
+def time_in_rounds(runs, rounds, threads, tick, shortest=SHORTEST):
     """Time all runs in turn, as often as there are rounds.
 
     What disturbs the machine for a while disturbs all of them alike.
@@ -96,6 +83,8 @@ def time_in_rounds(runs, rounds, threads, tick):
         rounds (int): Measurements of each.
         threads (int): For PyTorch on a CPU.
         tick (Callable): Called with the key of each run before it is timed.
+        shortest (float): Seconds that a measurement lasts at least; it
+            repeats the call for so long.
 
     Returns:
         dict: For each key either ``dict(calls=..., seconds=[...])``, seconds
@@ -106,7 +95,7 @@ def time_in_rounds(runs, rounds, threads, tick):
         tick(key)
         timer = Timer('run()', globals=dict(run=run), num_threads=threads)
         try:
-            calls = _calls(timer)
+            calls = _calls(timer, shortest)
         except Exception as error:  # out of memory, mostly
             results[key] = dict(reason=first_line(error))
             continue
@@ -120,23 +109,30 @@ def time_in_rounds(runs, rounds, threads, tick):
     return results
 
 
-def _calls(timer):
+def _calls(timer, shortest):
     """Calls that last long enough; one alone may mostly wait for a GPU."""
     calls, lasted = 1, timer.timeit(1).mean
-    while lasted < SHORTEST:
-        calls = math.ceil(1.1 * calls * SHORTEST / lasted)
+    while lasted < shortest:
+        calls = math.ceil(1.1 * calls * shortest / lasted)
         lasted = calls * timer.timeit(calls).mean
     return calls
 
 
 def first_line(error):
-    """What went wrong, in one line."""
+    """The first line of an error's message, or its type without one."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0]
 
 
 def cuda_extra_bytes(run):
-    """Peak of a run's memory beyond what it reads and returns, on a GPU."""
+    """Measure the peak of a run's memory beyond inputs and results, on a GPU.
+
+    Args:
+        run (Callable): Returns its results, a list of tensors.
+
+    Returns:
+        int: Bytes.
+    """
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -147,31 +143,32 @@ def cuda_extra_bytes(run):
 
 
 def cpu_extra_bytes(make, *arguments):
-    """Peak of a run's memory beyond what it reads and returns, on a CPU.
+    """Measure the peak of a run's memory beyond inputs and results, on a CPU.
 
-    The process is asked, not PyTorch, for compiled kernels may allocate by
-    themselves; and a fresh one, for an old one has freed memory to fill.
+    It is the memory of the process, because compiled kernels may allocate
+    without PyTorch; and of a new one, because an old one reuses freed memory.
 
     Args:
-        make (Callable): Called in the process with the arguments; returns a
-            small run that loads all code, and the run to measure.
-        *arguments: Whatever can be pickled.
+        make (Callable): Function of a module, called in that process; returns
+            a small run that loads all code, and the run to measure.
+        *arguments: Its arguments, which can be pickled.
 
     Returns:
-        int | None: Bytes; None where the system does not tell.
+        int | None: Bytes; None where the system (any but Linux) does not
+        tell, or ended the process for its memory.
     """
     if not os.access(CLEAR_REFS, os.W_OK):
         return None
     # Forked from a server that has loaded everything and computed nothing.
     context = get_context('forkserver')
-    context.set_forkserver_preload(['mmcv.ops', 'mmsapa', 'measure', 'show'])
+    context.set_forkserver_preload([make.__module__])
     with (
         mock.patch.dict(os.environ, TIDY_MALLOC, OMP_NUM_THREADS='1'),
         ProcessPoolExecutor(1, mp_context=context) as pool,
     ):
         try:
             return pool.submit(_peak, make, arguments).result()
-        except BrokenProcessPool:  # killed for its memory
+        except BrokenProcessPool:  # ended for its memory
             return None
 
 
@@ -191,7 +188,17 @@ def _peak(make, arguments):
 
 
 def memory(field):
-    """Bytes of this process, as Linux counts them: VmRSS, VmHWM, ..."""
+    """Read the memory of this process, on Linux.
+
+    Args:
+        field (str): Of /proc/self/status, such as VmRSS or VmHWM.
+
+    Returns:
+        int: Bytes.
+
+    Raises:
+        RuntimeError: If there is no such field.
+    """
     for line in Path('/proc/self/status').read_text().splitlines():
         if line.startswith(f'{field}:'):
             return int(line.split()[1]) * 1024
@@ -199,7 +206,7 @@ def memory(field):
 
 
 def free_bytes(device):
-    """Memory that is still to be had."""
+    """Bytes of memory that are available on 'cpu' or 'cuda'."""
     if device == 'cuda':
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
@@ -211,7 +218,7 @@ def free_bytes(device):
 
 
 def copy_bandwidth():
-    """Bytes a second that a copy on the GPU reads and writes."""
+    """Bytes per second that a copy on the GPU reads and writes."""
     source = torch.empty(1 << 28, dtype=torch.uint8, device='cuda')
     target = torch.empty_like(source)
     timer = Timer('target.copy_(source)', globals=locals())
@@ -224,7 +231,14 @@ def quartiles(seconds):
 
 
 def environment(device):
-    """What a reader of the figures must know of machine and software."""
+    """Describe the machine and the software of a measurement.
+
+    Args:
+        device (str): 'cpu' or 'cuda'.
+
+    Returns:
+        dict[str, str | None]: From ``machine`` to ``command``.
+    """
     root = Path(__file__).parents[2]
     commit = subprocess.run(
         ['git', '-C', root, 'describe', '--always', '--dirty'],

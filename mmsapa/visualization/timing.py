@@ -1,53 +1,23 @@
-"""Tables and plots of what ``benchmark_upsamplers.py`` measured."""
+"""Tables and plots of what ``benchmark_upsamplers.py`` measured.
+
+Each takes the result as it stands in the JSON file: ``subcommand``,
+``environment``, ``bandwidth`` in bytes a second (of a GPU, else None) and
+``rows``. A row has a ``candidate``, its case (``shape``, ``dtype``,
+``threads``, ``passes``), and either ``seconds``, one number a round, or the
+``reason`` why it was not timed.
+"""
 
 import itertools
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from prettytable import PrettyTable, TableStyle
 
-matplotlib.use('Agg')
+from mmsapa.engine.timing import quartiles
 
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import NullFormatter, StrMethodFormatter  # noqa: E402
-from prettytable import PrettyTable, TableStyle  # noqa: E402
-
-from mmsapa.engine.timing import quartiles  # noqa: E402
-
-# Told apart by the colour-blind, and in print by their lightness.
-COLOURS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00']
+# Distinct for the color-blind, and in print by their lightness.
+COLORS = ['#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00']
 BASELINES = ('bilinear', 'sapa', 'sapa-g')
-
-
-def show(result, picture):
-    """Print the tables and draw the plot.
-
-    Args:
-        result (dict): As in the JSON file.
-        picture (Path): Where the plot goes.
-    """
-    print(markdown(result))
-    scaling = result['subcommand'] == 'scaling'
-    figure = (draw_lines if scaling else draw_bars)(result)
-    handles = {
-        label: handle
-        for axis in figure.axes
-        for handle, label in zip(*axis.get_legend_handles_labels())
-    }
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc=f'outside {"right" if scaling else "upper"} center',
-        ncols=1 if scaling else len(handles),
-        frameon=False,
-    )
-    environment = result['environment']
-    figure.supxlabel(
-        f'{environment["machine"]}, torch {environment["torch"]}, '
-        f'{environment["date"]}',
-        fontsize=8,
-        color='0.4',
-    )
-    figure.savefig(picture, dpi=150)
-    plt.close(figure)
 
 
 def groups(rows, *fields):
@@ -66,9 +36,9 @@ def groups(rows, *fields):
 
 
 def medians(rows, field='seconds'):
-    """Median of each contestant that was timed."""
+    """Median of each candidate that was timed."""
     return {
-        row['contestant']: quartiles(row[field])[1]
+        row['candidate']: quartiles(row[field])[1]
         for row in rows
         if row.get(field)
     }
@@ -83,7 +53,14 @@ def number(x):
 
 
 def markdown(result):
-    """A table for each case and pass, without columns that would be empty."""
+    """A table for each case and pass, without empty columns.
+
+    Args:
+        result (dict): As in the JSON file.
+
+    Returns:
+        str: Markdown, after a list of the environment.
+    """
     parts = [
         f'- {name}: {value}'
         for name, value in result['environment'].items()
@@ -103,15 +80,15 @@ def markdown(result):
             table.add_column(
                 name,
                 [line.get(name, '') for line in lines],
-                align='l' if name in ('contestant', 'note') else 'r',
+                align='l' if name in ('candidate', 'note') else 'r',
             )
         parts += [f'\n### {title}\n', table.get_string()]
     return '\n'.join(parts)
 
 
 def _cells(row, times, bandwidth):
-    """The cells of a row by column, those that have something in them."""
-    cells = {'contestant': row['contestant']}
+    """The cells of a row that are not empty, by column."""
+    cells = {'candidate': row['candidate']}
     if 'reason' in row:
         return {**cells, 'note': row['reason'].replace('|', '/')}
     low, middle, high = quartiles(row['seconds'])
@@ -136,22 +113,52 @@ def _cells(row, times, bandwidth):
 # ---- plots ------------------------------------------------------------------
 
 
-def draw_bars(result):
+def draw(result):
+    """Draw lines of the scaling, bars of anything else.
+
+    Args:
+        result (dict): As in the JSON file.
+
+    Returns:
+        Figure: To be saved at 150 dpi.
+    """
+    scaling = result['subcommand'] == 'scaling'
+    figure = (_draw_lines if scaling else _draw_bars)(result)
+    handles = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels())
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc=f'outside {"right" if scaling else "upper"} center',
+        ncols=1 if scaling else len(handles),
+        frameon=False,
+    )
+    environment = result['environment']
+    figure.supxlabel(
+        f'{environment["machine"]}, torch {environment["torch"]}, '
+        f'{environment["date"]}',
+        fontsize=8,
+        color='0.4',
+    )
+    return figure
+
+
+def _draw_bars(result):
     """Bars for each case: models in ms, all else relative to bilinear."""
     models = result['subcommand'] == 'model'
     rows = [row for row in result['rows'] if 'seconds' in row]
-    names = list(dict.fromkeys(row['contestant'] for row in rows))
+    names = list(dict.fromkeys(row['candidate'] for row in rows))
     panels = list(groups(rows, 'shape', 'dtype', 'threads'))
     columns = max(1, min(3, len(panels)))
     lines = max(1, -(-len(panels) // columns))
-    figure, axes = plt.subplots(
-        lines,
-        columns,
-        figsize=(1 + 4.2 * columns, lines * (1 + 0.4 * len(names))),
-        sharey=True,
-        squeeze=False,
+    figure = Figure(
+        (1 + 4.2 * columns, lines * (1 + 0.4 * len(names))),
         layout='constrained',
     )
+    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, (title, panel) in itertools.zip_longest(
         axes.flat, panels, fillvalue=('', [])
     ):
@@ -164,7 +171,7 @@ def draw_bars(result):
             places = [names.index(x) + (i + 0.5) * height - 0.4 for x in times]
             values = [time / unit for time in times.values()]
             bars = axis.barh(
-                places, values, height, color=COLOURS[i], label=label
+                places, values, height, color=COLORS[i], label=label
             )
             axis.bar_label(bars, map(number, values), padding=2, size=8)
             parts = medians(chosen, 'upsampling_seconds').values()
@@ -174,7 +181,7 @@ def draw_bars(result):
                     places,
                     parts,
                     height,
-                    color=COLOURS[1],
+                    color=COLORS[1],
                     label='of which upsampling',
                 )
         axis.set_title(title, fontsize=9)
@@ -191,20 +198,19 @@ def draw_bars(result):
     return figure
 
 
-def draw_lines(result):
-    """Lines of time a high-res pixel, for one map and for batches."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(12, 4.5), sharey=True, layout='constrained'
-    )
+def _draw_lines(result):
+    """Lines of time per high-res pixel, for one map and for batches."""
+    figure = Figure((12, 4.5), layout='constrained')
+    axes = figure.subplots(1, 2, sharey=True)
     rows = [row for row in result['rows'] if 'seconds' in row]
     for axis, (series, panel) in zip(axes, groups(rows, 'series')):
         for (title, lines), style in zip(
             groups(panel, 'dtype', 'threads', 'passes'),
             itertools.cycle(['-', '--', ':', '-.']),
         ):
-            for (name, line), colour, marker in zip(
-                groups(lines, 'contestant'),
-                itertools.cycle(COLOURS),
+            for (name, line), color, marker in zip(
+                groups(lines, 'candidate'),
+                itertools.cycle(COLORS),
                 itertools.cycle('osD^vX'),
             ):
                 pixels = [row['pixels'] for row in line]
@@ -217,7 +223,7 @@ def draw_lines(result):
                     times,
                     style,
                     marker=marker,
-                    color=colour,
+                    color=color,
                     label=f'{name}, {title}',
                 )
         axis.set_title(series)
