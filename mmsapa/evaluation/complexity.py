@@ -139,11 +139,6 @@ def _sapa_upsample(inputs, outputs):
     )
 
 
-def _sapa_kernels(inputs, outputs):
-    query, _, kernel_size = inputs[:3]
-    return multiply_accumulates(get_shape(query), 0, kernel_size.toIValue())
-
-
 def _norm_project(inputs, outputs):
     n, c, h, w = get_shape(inputs[0])
     return n * h * w * c * get_shape(inputs[1])[0]
@@ -164,7 +159,6 @@ def _addcmul(inputs, outputs):
 _HANDLES = {
     'aten::addcmul': _addcmul,
     'mmsapa::norm_project': _norm_project,
-    'mmsapa::sapa_kernels': _sapa_kernels,
     'mmsapa::sapa_upsample': _sapa_upsample,
     'prim::PythonOp.CARAFEFunction': _carafe,
 }
