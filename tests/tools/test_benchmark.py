@@ -8,13 +8,15 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmsapa.engine import candidates, timing
 from mmsapa.engine.candidates import SHAPES, Shape
+from mmsapa.engine.config import read_config
 from mmsapa.ops import sapa_upsample
 from mmsapa.visualization.timing import markdown
 
-from ..helpers import ROOT
+from ..helpers import ROOT, write_config
 
 TINY = '1x8x4x5x6'
 PATH = str(ROOT / 'tools/analysis_tools/benchmark_upsamplers.py')
@@ -108,13 +110,25 @@ def test_layers(run):
 def test_models(run):
     text, result = run(
         'model',
-        *('--models', 'segformer', 'faster-rcnn', '--size', '64x64'),
+        *('--models', 'segformer', '--size', '64x64'),
         *('--candidates', 'sapa-g'),
     )
-    assert len(result['rows']) == 2
-    for row in result['rows']:
-        assert 0 < sum(row['upsampling_seconds']) < sum(row['seconds'])
+    (row,) = result['rows']
+    assert 0 < sum(row['upsampling_seconds']) < sum(row['seconds'])
     assert 'upsampling ms' in text
+
+
+def test_detectors_are_run_too(tmp_path):
+    config = write_config(tmp_path / 'config.py', 'det', tmp_path)
+    whole, upsampling = candidates.model_runs(
+        read_config(config), (64, 64), 'float32', 'cpu'
+    )
+    with FlopCounterMode(display=False) as counter:
+        upsampling()
+    part = counter.get_total_flops()
+    with counter:
+        whole()
+    assert 0 < part < counter.get_total_flops()
 
 
 @pytest.mark.skipif(

@@ -344,5 +344,6 @@ def main():
 
 
 if __name__ == '__main__':
-    keep_memory()
+    if sys.argv[1:2] != ['show']:
+        keep_memory()
     main()
