@@ -10,12 +10,11 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from mmsapa.datasets.demo_data import make_dataset
 from mmsapa.engine.config import read_config
 from mmsapa.engine.inference import build_model
 from mmsapa.evaluation.complexity import count
 
-from ..helpers import ROOT, call
+from ..helpers import COMMON, QUICK, ROOT, call, make_data, write_config
 from ..upsamplers.helpers import sapa_macs as expected_macs
 
 TOOL = 'analysis_tools/published_tables'
@@ -85,7 +84,7 @@ def test_the_parameters_are_no_older_than_the_models(model, scope):
 def test_segformers_counts_are_no_older_than_the_model(
     monkeypatch, capsys, tmp_path
 ):
-    names = ['bilinear', 'carafe', 'sapa-g']
+    names = ['bilinear', 'sapa-g']
     call(
         *(monkeypatch, TOOL, '--models', 'segformer-b1'),
         *('--upsamplers', *names, '--out'),
@@ -156,56 +155,53 @@ def get_flops(monkeypatch, scope):
     return run
 
 
-def write_baseline(path, model):
-    """Write the config of a model with its baseline for upsampler."""
-    paper = PAPERS[model]
-    cfg = read_config(ROOT / 'configs' / paper['config'])
-    cfg.model[paper['slot']].upsample_cfg = dict(type=paper['baseline'])
-    # As text, whose layout would take longer than all else.
+def write_model(folder, kind, slot, baseline):
+    """Write the config of a small model with its baseline for upsampler."""
+    path = write_config(
+        *(folder / 'config.py', kind, make_data(folder, kind, 1, 1)),
+        COMMON + QUICK,
+    )
+    upsample_cfg = dict(_delete_=True, type=baseline)
     path.write_text(
-        '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items())
+        f"{path.read_text()}\nmodel['{slot}']['upsample_cfg'] = {upsample_cfg}"
     )
     return path
 
 
 def test_mmsegmentations_tool_counts_the_same(get_flops, tmp_path):
-    config = write_baseline(tmp_path / 'config.py', 'segformer-b1')
+    config = write_model(tmp_path, 'seg', 'decode_head', 'bilinear')
     theirs = get_flops('mmseg', config, '--shape', 96, 128)
-    ours = count(build(PAPERS['segformer-b1'], 'bilinear'), (96, 128))
+    ours = count(build_model(read_config(config)), (96, 128))
     assert theirs['flops'] == ours['flops']
     assert theirs['params'] == ours['params']
 
 
 def test_mmdetections_tool_counts_the_same(get_flops, tmp_path):
-    """On an image that is made as large as ours."""
-    config = write_baseline(tmp_path / 'config.py', 'faster-rcnn-r50')
-    make_dataset(str(tmp_path), 'coco', 1, 1, size=64, nproc=1)
-    data = 'val_dataloader.dataset'
-    theirs = get_flops(
-        *('mmdet', config, '--cfg-options'),
-        f'{data}.data_root={tmp_path}/coco/',
-        f'{data}.pipeline.1.scale=(512,512)',
-        *('val_dataloader.num_workers=0',),
-        *('val_dataloader.persistent_workers=False',),
-    )
-    assert tuple(theirs['pad_shape']) == (512, 512)
-    ours = count(build(PAPERS['faster-rcnn-r50'], 'nearest'), (512, 512))
+    config = write_model(tmp_path, 'det', 'neck', 'nearest')
+    # As many proposals as are found with any weights.
+    settings = ('--cfg-options', 'model.test_cfg.rpn.max_per_img=50')
+    theirs = get_flops('mmdet', config, *settings)
+    cfg = read_config(config)
+    cfg.model.test_cfg.rpn.max_per_img = 50
+    ours = count(build_model(cfg), tuple(theirs['pad_shape']))
     assert theirs['flops'] == ours['flops']
     assert theirs['params'] == ours['params']
 
 
-def test_ours_prints_the_counts_of_docs(monkeypatch, capsys):
-    paper = PAPERS['segformer-b1']
-    arguments = ('--shape', 96, 128, '--cfg-options')
+def test_our_tool_prints_the_counts(monkeypatch, capsys, tmp_path):
+    config = write_config(tmp_path / 'config.py', 'seg', tmp_path)
     call(
-        *(monkeypatch, 'analysis_tools/get_flops'),
-        *(ROOT / 'configs' / paper['config'], *arguments),
+        *(monkeypatch, 'analysis_tools/get_flops', config),
+        *('--shape', 96, 128, '--cfg-options'),
         'model.decode_head.upsample_cfg.variant=B',
     )
-    counts = count(build(paper, 'sapa-b'), (96, 128))
+    cfg = read_config(config)
+    cfg.model.decode_head.upsample_cfg.variant = 'B'
+    counts = count(build_model(cfg), (96, 128))
     text = capsys.readouterr().out
     assert f'Parameters: {counts["params"] / 1e6:.3f} M' in text
     assert f'FLOPs: {counts["flops"] / 1e9:.3f} G' in text
+    assert f'as papers count: {counts["products"] / 1e9:.3f} G' in text
 
 
 def test_maskformer_is_counted_and_left_as_it_was(scope):
