@@ -1,4 +1,4 @@
-"""Pictures of what upsamplers do; neither mmseg nor mmdet is needed."""
+"""Figures of upsamplers and their models; they need no mmseg or mmdet."""
 
 from .comparison import (
     Comparison,
@@ -8,9 +8,9 @@ from .comparison import (
     image_iou,
     match_detections,
 )
-from .comparison_sheet import draw_comparison
+from .comparison_figure import draw_comparison
 from .recorder import Recording, Stage, find_stages, record
-from .sapa_sheet import draw_sapa_sheet
+from .sapa_figure import draw_sapa_figure
 
 __all__ = [
     'Comparison',
@@ -19,7 +19,7 @@ __all__ = [
     'Stage',
     'disagreement',
     'draw_comparison',
-    'draw_sapa_sheet',
+    'draw_sapa_figure',
     'find_boxes',
     'find_stages',
     'image_iou',

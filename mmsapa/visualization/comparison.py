@@ -1,7 +1,7 @@
-"""What operators made of the same image, and where that differs.
+"""Predictions of several models for one image, and where they differ.
 
-Label maps and detections come as plain arrays, so that any model of any
-library can be compared, or files that were written long ago.
+Label maps and detections are plain arrays: they may come from any model of
+any library, or from files.
 """
 
 import itertools
@@ -14,7 +14,7 @@ MATCH_IOU = 0.5
 
 
 class Detections(NamedTuple):
-    """What a detector found in an image, or what is there.
+    """Objects of an image, predicted or annotated.
 
     Attributes:
         bboxes (np.ndarray): [N, 4], x0, y0, x1, y1 in pixels of the image.
@@ -28,14 +28,14 @@ class Detections(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One image and what each operator made of it.
+    """One image and the predictions of each model.
 
     Attributes:
         image (np.ndarray): RGB, uint8, [H, W, 3].
         predictions (Mapping[str, np.ndarray | Detections]): By the name of
-            the operator: label maps, integers, [H, W], or detections.
-        truth (np.ndarray | Detections, optional): As the predictions.
-            Labels without a colour in the palette, such as 255, are not
+            the model: label maps, integers, [H, W], or detections.
+        ground_truth (np.ndarray | Detections, optional): Of the same kind.
+            Labels without a color in the palette, such as 255, are not
             counted.
         boxes (Sequence[tuple], optional): x, y, w, h of the regions to
             enlarge, in pixels. Default: where predictions differ most.
@@ -44,21 +44,101 @@ class Comparison(NamedTuple):
 
     image: np.ndarray
     predictions: Mapping
-    truth: np.ndarray | Detections | None = None
+    ground_truth: np.ndarray | Detections | None = None
     boxes: Sequence[tuple[int, int, int, int]] | None = None
     name: str = ''
+
+
+def check_rows(
+    rows: Sequence[Comparison], num_classes: int, zooms: int
+) -> list[Comparison]:
+    """Check what a figure shall show, and choose boxes where there are none.
+
+    Args:
+        rows (Sequence[Comparison]): Of the same models.
+        num_classes (int): Length of the palette.
+        zooms (int): How many boxes to choose, at most.
+
+    Returns:
+        list[Comparison]: The rows, all with boxes.
+
+    Raises:
+        ValueError: If there are no rows, or models, a shape, a type or a box
+            of a row does not fit.
+    """
+    if not rows:
+        raise ValueError('draw_comparison: expected one row or more, got 0.')
+    for row in rows:
+        for fits, message in _expectations(row, rows[0], num_classes):
+            if not fits:
+                where = f'draw_comparison: {row.name or "a row"}'
+                raise ValueError(f'{where}: expected {message}.')
+    return [
+        row._replace(boxes=_choose_boxes(row, zooms, num_classes))
+        if row.boxes is None
+        else row
+        for row in rows
+    ]
+
+
+def _expectations(row, first, num_classes):
+    """Yield what must be true of a row, and the end of a sentence if not."""
+    names, expected = ', '.join(row.predictions), ', '.join(first.predictions)
+    yield (
+        names and names == expected,
+        f'predictions of {expected or "a model"}, got {names or "none"}',
+    )
+    shape = row.image.shape
+    yield (
+        len(shape) == 3 and shape[2] == 3,
+        f'an image [H, W, 3], got {list(shape)}',
+    )
+    height, width, _ = shape
+    kind = type(next(iter(first.predictions.values())))
+    maps = {**row.predictions}
+    if row.ground_truth is not None:
+        maps['the ground truth'] = row.ground_truth
+    for name, values in maps.items():
+        yield (
+            isinstance(values, kind),
+            'label maps or detections, got both; draw them apart',
+        )
+        if isinstance(values, Detections):
+            highest = max(values.labels, default=0)
+            yield (
+                highest < num_classes,
+                f'labels below {num_classes}, the length of the palette, got '
+                f'{highest} of {name}',
+            )
+        else:
+            yield (
+                values.shape == (height, width),
+                f'the label map of {name} at the size of the image '
+                f'{[height, width]}, got {list(values.shape)}',
+            )
+            yield (
+                values.dtype.kind in 'iub',
+                f'integers in the label map of {name}, got {values.dtype}',
+            )
+    for x, y, w, h in row.boxes or ():
+        yield (
+            0 <= x <= width - w < width and 0 <= y <= height - h < height,
+            f'boxes x,y,w,h within {width} x {height} pixels, got '
+            f'{x},{y},{w},{h}',
+        )
 
 
 def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     """Weigh every pixel by how many pairs of predictions differ there.
 
-    A single prediction is held against the truth. Of detections each that
-    has no partner in another prediction adds a weight of one, spread over its
-    box, so that large ones count no more.
+    A single prediction is compared with the ground truth. Each detection
+    without a partner in the other prediction adds a weight of one, spread
+    over its box, so that large boxes count no more than small ones.
 
     Args:
         row (Comparison): Image and predictions.
-        num_classes (int): Pixels are left out whose truth is no class.
+        num_classes (int): Number of classes; pixels whose ground truth is
+            none of them weigh nothing.
 
     Returns:
         np.ndarray: float64, [H, W].
@@ -66,8 +146,8 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     height, width = row.image.shape[:2]
     weights = np.zeros((height, width))
     maps = [*row.predictions.values()]
-    if len(maps) == 1 and row.truth is not None:
-        maps.append(row.truth)
+    if len(maps) == 1 and row.ground_truth is not None:
+        maps.append(row.ground_truth)
     for a, b in itertools.combinations(maps, 2):
         if not isinstance(a, Detections):
             weights += a != b
@@ -80,8 +160,8 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
             left, top = (max(0, int(v)) for v in (x0, y0))
             part = weights[top : int(y1) + 1, left : int(x1) + 1]
             part += 1 / max(1, part.size)
-    if isinstance(row.truth, np.ndarray):
-        weights[~is_class(row.truth, num_classes)] = 0
+    if isinstance(row.ground_truth, np.ndarray):
+        weights[~is_class(row.ground_truth, num_classes)] = 0
     return weights
 
 
@@ -122,6 +202,15 @@ def find_boxes(
     return sorted(boxes)
 
 
+def _choose_boxes(row, count, num_classes):
+    """Find boxes to enlarge: for detections larger ones."""
+    height, width = row.image.shape[:2]
+    detects = isinstance(next(iter(row.predictions.values())), Detections)
+    # An object is seen whole, the edge of a region need not be.
+    side = max(8, round((height * width) ** 0.5 / 2.5)) if detects else None
+    return find_boxes(disagreement(row, num_classes), count, side)
+
+
 def _box_sums(values, side):
     """Sums over all boxes of a side that lie within the map."""
     table = np.pad(values, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
@@ -147,22 +236,22 @@ def is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def image_iou(
-    prediction: np.ndarray, truth: np.ndarray, num_classes: int
+    prediction: np.ndarray, ground_truth: np.ndarray, num_classes: int
 ) -> float:
     """Mean IoU of one image, as MMSegmentation's IoUMetric has it.
 
     Args:
         prediction (np.ndarray): Labels, [H, W].
-        truth (np.ndarray): Labels, [H, W]; those that are no class are not
-            counted.
+        ground_truth (np.ndarray): Labels, [H, W]; those that are no class
+            are not counted.
         num_classes (int): Number of classes.
 
     Returns:
         float: In percent, the mean over the classes in either map; NaN
         where no pixel counts.
     """
-    counted = is_class(truth, num_classes)
-    a, b = prediction[counted], truth[counted]
+    counted = is_class(ground_truth, num_classes)
+    a, b = prediction[counted], ground_truth[counted]
     both, there = (
         np.bincount(labels, minlength=num_classes) for labels in (a[a == b], b)
     )

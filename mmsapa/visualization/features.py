@@ -1,4 +1,4 @@
-"""Features and kernels as pictures: colours for what has many channels."""
+"""Features and kernels as images: colors for many channels."""
 
 import math
 from collections.abc import Sequence
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor
 
 
-def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
-    """Colour feature maps by their three principal components.
+def pca_colors(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
+    """Color feature maps by their three principal components.
 
-    One basis serves all maps, so that a colour's direction means the same in
-    each. The maps of a family share mean and range too: they can be compared
-    pixel by pixel.
+    All maps share one basis, so that a color means the same in each. The
+    maps of a family share mean and range too: they can be compared pixel by
+    pixel.
 
     Args:
-        *families (Sequence[Tensor[C, H, W]]): Maps of as many channels, of
-            any sizes.
+        *families (Sequence[Tensor[C, H, W]]): Maps of the same number of
+            channels and of any size.
 
     Returns:
-        list[list[np.ndarray]]: For each map its colours, float in 0 ... 1,
+        list[list[np.ndarray]]: For each map its colors, float in 0 ... 1,
         [H, W, 3].
     """
     covariance = 0
     centred = []
     for family in families:
-        # What overflowed in half precision has no colour of its own.
+        # What overflowed in half precision has no color of its own.
         pixels = torch.cat([x.flatten(1) for x in family], 1)
         pixels = torch.where(pixels.isfinite(), pixels, 0)
         pixels = pixels - pixels.mean(1, keepdim=True)
@@ -35,10 +35,10 @@ def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
         # Families weigh the same, whatever their sizes and scales.
         covariance = covariance + product / product.trace().clamp_min(1e-30)
     basis = torch.linalg.eigh(covariance)[1].flip(1)[:, :3]
-    # A component's sign is arbitrary: its largest weight shall be positive.
+    # A component's sign is arbitrary: make its largest entry positive.
     largest = basis.abs().argmax(0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
-    colours = []
+    colors = []
     for family, pixels in zip(families, centred, strict=True):
         components = basis.T.to(pixels) @ pixels
         low, high = (quantile(components, q)[:, None] for q in (0.02, 0.98))
@@ -50,13 +50,13 @@ def pca_colours(*families: Sequence[Tensor]) -> list[list[np.ndarray]]:
                 [components, components[:1].expand(missing, -1)]
             )
         sizes = [x.shape[1] * x.shape[2] for x in family]
-        colours.append(
+        colors.append(
             [
                 part.unflatten(1, x.shape[1:]).permute(1, 2, 0).numpy()
                 for part, x in zip(components.split(sizes, 1), family)
             ]
         )
-    return colours
+    return colors
 
 
 def quantile(values: Tensor, q: float) -> Tensor:
@@ -86,13 +86,13 @@ def entropy(kernels: Tensor) -> Tensor:
 
 
 def mean_offset(kernels: Tensor) -> Tensor:
-    """Where in its window each kernel looks, on average.
+    """Mean position in the window, weighted by each kernel.
 
     Args:
         kernels (Tensor[K * K, H, W]): As in :func:`entropy`.
 
     Returns:
-        Tensor[2, H, W]: x and y from the middle of the window, in low-res
+        Tensor[2, H, W]: x and y from the center of the window, in low-res
         pixels.
     """
     k = math.isqrt(len(kernels))
@@ -106,17 +106,16 @@ def mean_offset(kernels: Tensor) -> Tensor:
     )
 
 
-def direction_colours(vectors: Tensor, longest: float) -> np.ndarray:
-    """Colour vectors: direction as hue, length as how colourful.
+def direction_colors(vectors: Tensor, longest: float) -> np.ndarray:
+    """Color vectors: direction as hue, length as saturation.
 
     Lightness is the same everywhere (hues of Oklab,
-    https://bottosson.github.io/posts/oklab), so no direction stands out, and
-    none is lighter in print.
+    https://bottosson.github.io/posts/oklab), so no direction stands out.
 
     Args:
         vectors (Tensor[2, H, W]): x to the right and y downwards.
-        longest (float): The length that is most colourful; longer ones are
-            no more so.
+        longest (float): The length of full saturation; longer vectors are
+            clipped.
 
     Returns:
         np.ndarray: sRGB, float in 0 ... 1, [H, W, 3].
@@ -124,7 +123,7 @@ def direction_colours(vectors: Tensor, longest: float) -> np.ndarray:
     x, y = vectors.double()
     length = torch.hypot(x, y)
     scale = 0.125 / longest * (longest / length.clamp_min(1e-12)).clamp_max(1)
-    # Up is yellow, right is red-ish, down blue, left green.
+    # Up is yellow, right is reddish, down is blue, left is green.
     lightness = torch.full_like(x, 0.75)
     a, b = x * scale, -y * scale
     long = lightness + 0.3963377774 * a + 0.2158037573 * b
@@ -154,12 +153,12 @@ def direction_colours(vectors: Tensor, longest: float) -> np.ndarray:
 def sharpest(
     kernels: Tensor, scale_factor: int, number: int
 ) -> list[tuple[int, int]]:
-    """Pixels whose kernels are the most decided, far from each other.
+    """Find the pixels with kernels of least entropy, far from each other.
 
     Args:
         kernels (Tensor[K * K, H, W]): As in :func:`entropy`.
-        scale_factor (int): High-res pixels along a low-res one.
-        number (int): Of pixels.
+        scale_factor (int): Of the upsampling.
+        number (int): How many pixels.
 
     Returns:
         list[tuple[int, int]]: x and y of each.
@@ -170,7 +169,7 @@ def sharpest(
     columns = torch.arange(width, dtype=torch.float32)
     apart = max(height, width) / (number + 1)
     points = []
-    # Windows that reach over the border are decided by what is not there.
+    # Windows across the border have less to choose from.
     reach = math.isqrt(len(kernels)) // 2 * scale_factor
     margin = min(reach, (min(height, width) - 1) // 2)
     inside = torch.full_like(values, torch.inf)

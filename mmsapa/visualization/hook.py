@@ -1,4 +1,4 @@
-"""The SAPA sheet during training and testing."""
+"""The figure of SAPA layers during training and testing."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,36 +9,36 @@ from mmengine.model import is_model_wrapper
 
 from ..registry import HOOKS
 from .recorder import find_stages, record
-from .sapa_sheet import (
+from .sapa_figure import (
     check_channel,
     check_points,
-    draw_sapa_sheet,
+    draw_sapa_figure,
     to_array,
 )
 
 
 @HOOKS.register_module()
 class SAPAVisualizationHook(Hook):
-    """Writes the sheet of :func:`draw_sapa_sheet` at an interval.
+    """Writes the figure of :func:`draw_sapa_figure` at an interval.
 
-    It watches the iterations that are run anyway, and changes nothing in
-    model, data or random numbers; what goes wrong with a sheet is logged, and
-    training goes on. The sheet shows the first image of the
-    batch and goes to the runner's visualizer, hence to all of its backends:
-    image files in the work dir, TensorBoard, and what else the config has.
+    It observes the iterations of the loop and changes nothing in model, data
+    or random numbers; an error in a figure is logged, and training goes on.
+    The figure shows the first image of the batch. It goes to the runner's
+    visualizer and so to all of its backends: image files in the work dir,
+    TensorBoard, and whatever else the config names.
 
         custom_hooks = [
             dict(type='mmsapa.SAPAVisualizationHook', interval=1000)]
 
     Args:
-        interval (int): Iterations from one sheet to the next in training;
-            in validation and testing batches, from the first one on.
+        interval (int): Iterations from one figure to the next in training;
+            in validation and testing, batches, from the first one on.
             Default: 500.
         stages (Sequence[str] | str, optional): Names of SAPA layers, or parts
             of them. Default: all.
-        points (Sequence[tuple[int, int]]): As in :func:`draw_sapa_sheet`.
-        channel (int, optional): As in :func:`draw_sapa_sheet`.
-        modes (Sequence[str]): Where sheets are made, of ``'train'``,
+        points (Sequence[tuple[int, int]]): As in :func:`draw_sapa_figure`.
+        channel (int, optional): As in :func:`draw_sapa_figure`.
+        modes (Sequence[str]): Where figures are drawn, of ``'train'``,
             ``'val'`` and ``'test'``. Default: all three.
 
     Raises:
@@ -71,7 +71,7 @@ class SAPAVisualizationHook(Hook):
         self._watch = self._recording = None
 
     def before_run(self, runner):
-        """Find the stages, so that a mistake stops before any work."""
+        """Find the stages, so that a mistake is raised before training."""
         layers = find_stages(_unwrapped(runner.model), self.stages).values()
         check_channel(
             self.channel,
@@ -107,11 +107,15 @@ class SAPAVisualizationHook(Hook):
         watch, self._watch = self._watch, None
         try:
             watch.close()
-            sheet = draw_sapa_sheet(self._recording, self.points, self.channel)
-            runner.visualizer.add_image(name, to_array(sheet), step)
+            figure = draw_sapa_figure(
+                self._recording, self.points, self.channel
+            )
+            runner.visualizer.add_image(name, to_array(figure), step)
         except Exception as error:
             # A picture is not worth a training of days.
-            runner.logger.warning(f'{name}, {step}: no sheet, for {error}')
+            runner.logger.warning(
+                f'{name}, {step}: skipped the figure: {error}'
+            )
         finally:
             self._recording = None
 

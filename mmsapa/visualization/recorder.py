@@ -1,4 +1,4 @@
-"""What goes into a model's SAPA layers, and what comes out."""
+"""Recording the inputs and outputs of a model's SAPA layers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +35,12 @@ class Stage(NamedTuple):
 
 
 class Recording:
-    """What :func:`record` has seen.
+    """The result of :func:`record`.
 
     Attributes:
         image (np.ndarray | None): RGB, uint8, [H, W, 3], resized, padded and
-            cropped as the model's backbone got it; None where the model
-            lacks a backbone or a data preprocessor, or has not run.
+            cropped as the model's backbone got it; None if the model has no
+            backbone or data preprocessor, or has not run.
         stages (list[Stage]): In the order of their calls.
     """
 
@@ -55,12 +55,12 @@ def record(
 ) -> Iterator[Recording]:
     """Record the first image that a model of OpenMMLab runs on.
 
-    Nothing in the model changes: its forward is watched, not repeated, and
-    the kernels are computed again from what went in, without gradients. What
-    goes wrong with that is raised at the end, not within the model.
+    The model does not change: hooks observe its forward, and the kernels are
+    computed again from the layers' inputs, without gradients. An error in
+    that is raised at the end, not within the model.
 
     Args:
-        model (nn.Module): Has SAPA layers in it.
+        model (nn.Module): A model with SAPA layers.
         stages (Sequence[str] | str, optional): Names, or parts of names, of
             the layers to record. Default: all.
 
@@ -166,7 +166,7 @@ def _stage(name, layer, x, guide, out):
     with torch.autocast(x.device.type, enabled=False):
         layer_type = next(layer.parameters()).dtype
         kernels = layer.kernels(x.to(layer_type), guide.to(layer_type))
-    # Copies, for the model may go on to change its own in place.
+    # Copies, since the model may change its own tensors in place.
     maps = (
         tensor[0].detach().to('cpu', torch.float32, copy=True)
         for tensor in (guide, x, kernels, out)
@@ -175,7 +175,7 @@ def _stage(name, layer, x, guide, out):
 
 
 def _preprocessor(model):
-    """The data preprocessor that normalises, within others or not."""
+    """The data preprocessor that normalizes, nested or not."""
     found = [
         module
         for module in model.modules()
@@ -185,7 +185,7 @@ def _preprocessor(model):
 
 
 def _image(image, preprocessor):
-    """Make an image of what a backbone got, of any number of channels."""
+    """Undo the normalization of a backbone's input of any channels."""
     image = image.detach().float()
     if hasattr(preprocessor, 'mean'):
         image = image * preprocessor.std + preprocessor.mean

@@ -1,7 +1,6 @@
 """Words of a figure, in fonts that have their glyphs."""
 
 import functools
-import unicodedata
 from collections.abc import Sequence
 
 # Only fonts that draw a box for everything have a glyph for what is no
@@ -42,22 +41,21 @@ def class_names(classes: Sequence[str]) -> list[str]:
     ]
 
 
-def length(text: str) -> float:
-    """About how long a text is, in characters of Latin script."""
-    wide = sum(unicodedata.east_asian_width(char) in 'WF' for char in text)
-    return len(text) + 0.8 * wide
+def choose_fonts(artist):
+    """Choose fonts that have the glyphs of each text.
 
-
-def choose_fonts(figure):
-    """Have each text of a matplotlib figure drawn by fonts that can."""
+    Args:
+        artist (matplotlib.artist.Artist): A text, or what holds some, such
+            as a figure.
+    """
     from matplotlib import rcParams
     from matplotlib.text import Text
 
-    for artist in figure.findobj(Text):
-        fallbacks = _fallbacks(_missing(artist.get_text()))
+    for text in artist.findobj(Text):
+        fallbacks = _fallbacks(_missing(text.get_text()))
         if fallbacks:
             others = dict.fromkeys(fallbacks.values())
-            artist.set_fontfamily([*rcParams['font.family'], *others])
+            text.set_fontfamily([*rcParams['font.family'], *others])
 
 
 def _missing(text):

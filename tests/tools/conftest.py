@@ -63,10 +63,10 @@ def compare(folder, tmp_path, monkeypatch):  # noqa: F811
 def visualize(folder, tmp_path, monkeypatch):  # noqa: F811
     """Run the tool; returns the images that the models saw."""
     seen = []
-    draw = visualize_sapa.draw_sapa_sheet
+    draw = visualize_sapa.draw_sapa_figure
     monkeypatch.setattr(
         visualize_sapa,
-        'draw_sapa_sheet',
+        'draw_sapa_figure',
         lambda recording, *args: (
             seen.append(recording.image) or draw(recording, *args)
         ),

@@ -182,11 +182,11 @@ def test_test_data_comes_with_its_truth(kind, models, tmp_path, monkeypatch):
     if kind == 'seg':
         # reduce_zero_label
         expected = scene.semantic() - np.uint8(1)
-        np.testing.assert_array_equal(rows[1].truth, expected)
+        np.testing.assert_array_equal(rows[1].ground_truth, expected)
     else:
         visible = [label for label in scene.labels if label < 7]
-        assert sorted(rows[1].truth.labels) == sorted(visible)
-        assert rows[1].truth.masks is None
+        assert sorted(rows[1].ground_truth.labels) == sorted(visible)
+        assert rows[1].ground_truth.masks is None
         assert len(rows[1].predictions['SAPA-G'].bboxes)
     run(*models(kind), '--indices', 1, '--out', out)
     assert [row.name for row in sheets[1][0]] == [rows[1].name]

@@ -84,7 +84,7 @@ def test_what_is_drawn_is_what_is_tested(
         else:
             expected = sample.pred_instances
             np.testing.assert_array_equal(prediction.bboxes, expected.bboxes)
-        assert row.truth is not None
+        assert row.ground_truth is not None
     # The same scene by another pipeline, or nothing was shown.
     first, last = (
         getattr(p, 'bboxes', p)
@@ -179,7 +179,7 @@ def test_data_without_annotations_has_no_column_of_them(
 ):
     path = write(kind, lambda cfg: strip_annotations(cfg, tmp_path))
     rows, *_ = compare(path)
-    assert [row.truth for row in rows] == [None, None]
+    assert [row.ground_truth for row in rows] == [None, None]
     why = dict(
         seg='the test data name no label maps (seg_map_path)',
         det='no image of the test data has annotations',
@@ -206,7 +206,7 @@ def test_a_scene_without_objects_has_an_empty_ground_truth(
         dataset.ann_file = str(path)
 
     rows, *_ = compare(write('det', change))
-    assert [len(row.truth.bboxes) > 0 for row in rows] == [False, True]
+    assert [len(row.ground_truth.bboxes) > 0 for row in rows] == [False, True]
 
 
 def test_label_maps_that_are_not_there_are_named(write, compare, capsys):
@@ -214,7 +214,7 @@ def test_label_maps_that_are_not_there_are_named(write, compare, capsys):
         cfg.test_dataloader.dataset.seg_map_suffix = '_none.png'
 
     rows, *_ = compare(write('seg', change), '--indices', 1)
-    assert rows[0].truth is None
+    assert rows[0].ground_truth is None
     assert '1 of 1: there is no ' in capsys.readouterr().out
 
 
@@ -253,7 +253,7 @@ def test_binary_segmentors_are_drawn(count, write, compare, folder, tmp_path):
     assert set(np.unique(labels)) == {0, 1}
     assert classes[1] == 'crack' and len(classes) == len(colours) == 2
     assert [*colours[1]] == palette[-1]
-    np.testing.assert_array_equal(row.truth, truth)
+    np.testing.assert_array_equal(row.ground_truth, truth)
 
 
 # ---- configs in pure Python -------------------------------------------------
@@ -276,6 +276,9 @@ def test_configs_in_pure_python_are_read(
             np.testing.assert_array_equal(
                 getattr(a, 'bboxes', a), getattr(b, 'bboxes', b)
             )
-        a, b = (getattr(x.truth, 'bboxes', x.truth) for x in (row, other))
+        a, b = (
+            getattr(x.ground_truth, 'bboxes', x.ground_truth)
+            for x in (row, other)
+        )
         np.testing.assert_array_equal(a, b)
     assert len(visualize(pure, folder / 'images/a.png')) == 1

@@ -1,4 +1,4 @@
-"""Sheets of operators side by side, from plain arrays."""
+"""Figures of models side by side, from plain arrays."""
 
 import io
 import subprocess
@@ -24,7 +24,7 @@ SIZES = [(128, 128), (37, 53), (3, 5), (1, 1), (31, 640), (500, 20)]
 
 
 def scene(height=64, width=80, seed=0, truth=True, operators=3):
-    """A truth of blocks, and predictions with noise in them."""
+    """Ground truth of blocks, and predictions with noise in them."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
     labels = np.indices((height, width)).sum(0) // 16 % 3
@@ -106,15 +106,15 @@ def test_predictions_that_agree_have_no_box():
     assert inches(draw_comparison([row], PALETTE))[0] == 9
 
 
-def test_a_single_prediction_is_held_against_the_truth():
+def test_a_single_prediction_is_compared_with_the_ground_truth():
     row = scene(operators=2)
     del row.predictions['operator 0']
     (wrong,) = row.predictions.values()
-    assert ((disagreement(row, 3) > 0) == (wrong != row.truth)).all()
-    assert not disagreement(row._replace(truth=None), 3).any()
+    assert ((disagreement(row, 3) > 0) == (wrong != row.ground_truth)).all()
+    assert not disagreement(row._replace(ground_truth=None), 3).any()
 
 
-def test_pairs_are_counted_where_the_truth_counts():
+def test_pairs_are_counted_where_the_ground_truth_counts():
     a, b, c = (np.full((8, 8), i) for i in (0, 0, 1))
     truth = np.zeros((8, 8), int)
     truth[:2] = 255
@@ -122,7 +122,7 @@ def test_pairs_are_counted_where_the_truth_counts():
     weights = disagreement(row, 2)
     assert not weights[:2].any()
     assert (weights[2:] == 2).all()
-    assert (disagreement(row._replace(truth=None), 2) == 2).all()
+    assert (disagreement(row._replace(ground_truth=None), 2) == 2).all()
 
 
 def test_a_detection_without_partner_weighs_one():
@@ -155,7 +155,7 @@ def test_detections_are_paired_by_class_and_iou():
 def test_iou_is_that_of_mmsegmentation():
     metric = pytest.importorskip('mmseg.evaluation').IoUMetric
     row = scene(seed=1)
-    truth = row.truth.copy()
+    truth = row.ground_truth.copy()
     truth[:5] = 255
     for prediction in row.predictions.values():
         areas = metric.intersect_and_union(
@@ -167,7 +167,7 @@ def test_iou_is_that_of_mmsegmentation():
     assert np.isnan(image_iou(truth, np.full_like(truth, 255), 5))
 
 
-# ---- the sheet --------------------------------------------------------------
+# ---- the figure -------------------------------------------------------------
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -181,7 +181,7 @@ def test_images_of_any_size_are_drawn(size, truth):
     assert bytes_of(figure)
 
 
-def test_images_of_many_sizes_share_a_sheet():
+def test_images_of_many_sizes_share_a_figure():
     rows = [scene(*size, truth=size[0] > 3) for size in SIZES]
     figure = draw_comparison(rows, PALETTE, CLASSES, zooms=3)
     assert bytes_of(figure)
@@ -197,7 +197,7 @@ def test_the_same_arrays_give_the_same_bytes():
 
 def test_nothing_that_comes_in_is_changed():
     row = scene()
-    arrays = [row.image, row.truth, *row.predictions.values()]
+    arrays = [row.image, row.ground_truth, *row.predictions.values()]
     copies = [array.copy() for array in arrays]
     draw_comparison([row], PALETTE, CLASSES, difference=True)
     for array, copy in zip(arrays, copies):
@@ -230,17 +230,20 @@ def texts(figure):
 
 def test_words_say_what_is_seen():
     row = scene()._replace(name='a/b')
-    row.truth[:3] = 255
+    row.ground_truth[:3] = 255
     figure = draw_comparison([row], PALETTE, CLASSES, difference=True)
-    score = image_iou(row.predictions['operator 1'], row.truth, 3)
+    score = image_iou(row.predictions['operator 1'], row.ground_truth, 3)
     for words in (
-        *('image', 'truth', 'operator 0', 'operator 2', 'a/b', 'mIoU 100.0'),
+        *('image', 'ground truth', 'operator 0', 'operator 2', 'a/b'),
+        *('mIoU 100.0', 'models differ'),
         *(f'mIoU {score:.1f}', *CLASSES, 'not counted', 'right'),
         'wrong where operator 0 is right',
     ):
         assert words in texts(figure)
-    plain = draw_comparison([row._replace(truth=None)], PALETTE, CLASSES)
-    assert not {'truth', 'not counted', 'right'} & set(texts(plain))
+    plain = draw_comparison(
+        [row._replace(ground_truth=None)], PALETTE, CLASSES
+    )
+    assert not {'ground truth', 'not counted', 'right'} & set(texts(plain))
 
 
 def test_of_many_classes_the_largest_are_named():
@@ -285,11 +288,11 @@ def test_names_are_no_formulas():
     assert bytes_of(figure)
 
 
-def test_a_sheet_is_of_masks_or_of_detections():
+def test_a_figure_is_of_masks_or_of_detections():
     masks = scene(48, 64, operators=2)
     boxes = masks._replace(
         predictions={name: detections() for name in masks.predictions},
-        truth=None,
+        ground_truth=None,
     )
     with pytest.raises(ValueError, match='label maps or detections, got both'):
         draw_comparison([masks, boxes], PALETTE)
@@ -301,9 +304,18 @@ def test_a_sheet_is_of_masks_or_of_detections():
         (dict(predictions={}), 'expected predictions of .*, got none'),
         (dict(predictions=dict(a=np.zeros((64, 80), int))), 'got a'),
         (dict(image=np.zeros((64, 80), np.uint8)), r'\[H, W, 3\], got \[64'),
-        (dict(truth=np.zeros((60, 80), int)), r'of truth .*\[64, 80\], got'),
-        (dict(truth=np.zeros((64, 80))), 'integers .* of truth, got float64'),
-        (dict(truth=detections()), 'label maps or detections, got both'),
+        (
+            dict(ground_truth=np.zeros((60, 80), int)),
+            r'of the ground truth .*\[64, 80\], got',
+        ),
+        (
+            dict(ground_truth=np.zeros((64, 80))),
+            'integers .* of the ground truth, got float64',
+        ),
+        (
+            dict(ground_truth=detections()),
+            'label maps or detections, got both',
+        ),
         (dict(boxes=[(70, 0, 11, 5)]), 'within 80 x 64 .* 70,0,11,5'),
         (dict(boxes=[(-1, 0, 5, 5)]), 'within'),
         (dict(boxes=[(1, 0, 0, 5)]), 'within'),
@@ -314,7 +326,7 @@ def test_what_cannot_be_drawn_is_said(change, words):
         draw_comparison([scene(), scene()._replace(**change)], PALETTE)
 
 
-def test_sheets_without_rows_or_without_end_are_refused():
+def test_figures_without_rows_or_without_end_are_refused():
     with pytest.raises(ValueError, match='one row or more, got 0'):
         draw_comparison([], PALETTE)
     with pytest.raises(ValueError, match='2 classes and 3 colors'):

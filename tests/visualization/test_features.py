@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mmsapa.visualization.features import (
-    direction_colours,
+    direction_colors,
     entropy,
     mean_offset,
-    pca_colours,
+    pca_colors,
     quantile,
     sharpest,
 )
@@ -17,38 +17,38 @@ from mmsapa.visualization.features import (
 def test_one_basis_and_range_for_a_family():
     x = torch.randn(6, 8, 9)
     half = x[:, :4]
-    (colours, part), (other,) = pca_colours([x, half], [torch.randn(6, 3, 3)])
-    assert colours.shape == (8, 9, 3) and other.shape == (3, 3, 3)
-    np.testing.assert_array_equal(part, colours[:4])
-    assert colours.min() == 0 and colours.max() == 1
+    (colors, part), (other,) = pca_colors([x, half], [torch.randn(6, 3, 3)])
+    assert colors.shape == (8, 9, 3) and other.shape == (3, 3, 3)
+    np.testing.assert_array_equal(part, colors[:4])
+    assert colors.min() == 0 and colors.max() == 1
 
 
 def test_components_are_the_directions_of_largest_variance():
     direction = torch.nn.functional.normalize(torch.rand(5), dim=0)
     strength = torch.linspace(-1, 1, 48).view(6, 8)
     x = direction[:, None, None] * strength + 1e-3 * torch.randn(5, 6, 8) + 7
-    ((colours,),) = pca_colours([x])
-    first = torch.from_numpy(colours[..., 0]).flatten()
+    ((colors,),) = pca_colors([x])
+    first = torch.from_numpy(colors[..., 0]).flatten()
     clipped = (strength.flatten() / 0.96 / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(first, clipped, atol=0.02)
 
 
 @pytest.mark.parametrize('channels', [1, 2])
-def test_few_channels_have_colours_too(channels):
-    ((colours,),) = pca_colours([torch.randn(channels, 4, 5)])
-    assert colours.shape == (4, 5, 3)
+def test_few_channels_have_colors_too(channels):
+    ((colors,),) = pca_colors([torch.randn(channels, 4, 5)])
+    assert colors.shape == (4, 5, 3)
 
 
-def test_a_constant_map_has_a_colour():
-    ((colours,),) = pca_colours([torch.ones(4, 3, 3)])
-    assert np.isfinite(colours).all()
+def test_a_constant_map_has_a_color():
+    ((colors,),) = pca_colors([torch.ones(4, 3, 3)])
+    assert np.isfinite(colors).all()
 
 
-def test_what_overflowed_spoils_no_other_colour():
+def test_what_overflowed_spoils_no_other_color():
     x = torch.randn(4, 6, 7)
     x[1, 2, 3], x[0, 0, 0] = torch.nan, torch.inf
-    ((colours,),) = pca_colours([x])
-    assert np.isfinite(colours).all() and np.ptp(colours) == 1
+    ((colors,),) = pca_colors([x])
+    assert np.isfinite(colors).all() and np.ptp(colors) == 1
 
 
 def test_quantiles_of_more_values_than_pytorch_takes():
@@ -84,21 +84,21 @@ def test_mean_offset():
 def test_directions_differ_in_hue_and_not_in_lightness():
     angles = torch.arange(8) * math.pi / 4
     vectors = torch.stack([angles.cos(), angles.sin()])[:, None]
-    colours = direction_colours(vectors, 1.0)[0]
-    luminance = colours @ [0.2126, 0.7152, 0.0722]
+    colors = direction_colors(vectors, 1.0)[0]
+    luminance = colors @ [0.2126, 0.7152, 0.0722]
     assert np.ptp(luminance) < 0.12
     assert (
         min(
-            np.abs(colours[i] - colours[j]).max()
+            np.abs(colors[i] - colors[j]).max()
             for i in range(8)
             for j in range(i)
         )
         > 0.05
     )
-    none = direction_colours(torch.zeros(2, 1, 1), 1.0)[0, 0]
-    assert np.ptp(none) < 0.01  # grey
-    longer = direction_colours(3 * vectors, 1.0)[0]
-    np.testing.assert_allclose(longer, colours, atol=1e-9)
+    none = direction_colors(torch.zeros(2, 1, 1), 1.0)[0, 0]
+    assert np.ptp(none) < 0.01  # gray
+    longer = direction_colors(3 * vectors, 1.0)[0]
+    np.testing.assert_allclose(longer, colors, atol=1e-9)
 
 
 def test_sharpest_kernels_lie_apart_and_off_the_border():

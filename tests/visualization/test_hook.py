@@ -92,7 +92,10 @@ def test_a_sheet_that_fails_stops_no_training(train):
     assert runner.iter == 4
     assert not list(folder.rglob('sapa_*.png'))
     (log,) = folder.rglob('*.log')
-    assert log.read_text().count('no sheet, for points: expected x below') == 3
+    assert (
+        log.read_text().count('skipped the figure: points: expected x below')
+        == 3
+    )
 
 
 def test_mistakes_stop_before_any_work(train):
@@ -102,7 +105,7 @@ def test_mistakes_stop_before_any_work(train):
         train('channel', custom_hooks=[dict(HOOK, channel=999)])
     with pytest.raises(ValueError, match='got compile=True'):
         train('compiled', custom_hooks=[HOOK], compile=True)
-    with pytest.raises(ValueError, match='at most 3 in a sheet, got 4'):
+    with pytest.raises(ValueError, match='at most 3 in a figure, got 4'):
         HOOKS.build(dict(HOOK, points=4 * FAR))
     for bad in (dict(interval=0), dict(modes=['train', 'validate'])):
         with pytest.raises(ValueError, match='interval >= 1 and modes of'):

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.font_manager import fontManager
 
 from mmsapa.visualization import Comparison, draw_comparison, words
-from mmsapa.visualization.sapa_sheet import to_array
+from mmsapa.visualization.sapa_figure import to_array
 from mmsapa.visualization.words import class_names, drawable
 
 # A watch, which DejaVu Sans lacks and STIX has.
@@ -16,8 +16,8 @@ IN_STIX = '\u231a'
 NOWHERE = '\U000323b0', '\udce9', '\t'
 
 
-def sheet_of(*words):
-    """A sheet with the words in every place, and what it says."""
+def figure_of(*words):
+    """A figure with the words in every place, and what it says."""
     labels = np.indices((40, 40)).sum(0) % len(words)
     row = Comparison(
         np.zeros((40, 40, 3), np.uint8),
@@ -44,7 +44,7 @@ def own_fonts(monkeypatch):
 
 def test_what_another_font_has_is_drawn_by_it():
     word = f'caf\u00e9 {IN_STIX}'
-    figure, texts = sheet_of(word, 'plain')
+    figure, texts = figure_of(word, 'plain')
     to_array(figure)
     found = [text for text in texts if IN_STIX in text.get_text()]
     assert len(found) == 5  # column, row, class, and twice the baseline
@@ -55,7 +55,7 @@ def test_what_another_font_has_is_drawn_by_it():
 
 @pytest.mark.parametrize('char', NOWHERE)
 def test_what_no_font_has_is_written_in_ascii(char):
-    figure, texts = sheet_of('a', f'b{char}c')
+    figure, texts = figure_of('a', f'b{char}c')
     to_array(figure)
     said = [text.get_text() for text in texts]
     assert f'b{char}c'.encode('unicode_escape').decode() in said
@@ -67,7 +67,7 @@ def test_chinese_names_are_numbered_where_no_font_has_them():
     names = ['\u732b', 'dog', '\u9ce5 bird']
     assert class_names(names) == ['class 0', 'dog', 'class 2']
     assert drawable(names[2]) == r'\u9ce5 bird'
-    figure, _ = sheet_of(*names)
+    figure, _ = figure_of(*names)
     to_array(figure)
 
 

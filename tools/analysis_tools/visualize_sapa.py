@@ -34,7 +34,7 @@ from mmsapa.engine.runner import (
     interruptible,
     load_config,
 )
-from mmsapa.visualization import draw_sapa_sheet, find_stages, record
+from mmsapa.visualization import draw_sapa_figure, find_stages, record
 
 
 def run(args):
@@ -75,7 +75,7 @@ def run(args):
             except Unusable as error:
                 leave_out(item, error, skipped)
                 continue
-            sheet = draw_sapa_sheet(recording, args.points, args.channel)
+            sheet = draw_sapa_figure(recording, args.points, args.channel)
             written.append(
                 args.out if single else args.out / f'{item.name}.png'
             )

@@ -1,4 +1,4 @@
-"""The sheet that shows what SAPA does (the paper's supplement, Fig. S4)."""
+"""A figure of what SAPA does in a model (the paper's supplement, Fig. S4)."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from mmengine.visualization.utils import img_from_canvas
 
 from .features import (
-    direction_colours,
+    direction_colors,
     entropy,
     mean_offset,
-    pca_colours,
+    pca_colors,
     quantile,
     sharpest,
 )
@@ -22,30 +22,30 @@ COLUMNS, MAX_POINTS = 6, 3
 _MARK = dict(color='white', fontsize=7, fontweight='bold')
 
 
-def draw_sapa_sheet(
+def draw_sapa_figure(
     recording: Recording,
     points: Sequence[tuple[int, int]] = (),
     channel: int | None = None,
 ):
     """Draw two rows of panels for each recorded stage.
 
-    The first row has the image, the encoder feature (guide), the decoder
+    The first row shows the image, the encoder feature (guide), the decoder
     feature (x), and x upsampled by SAPA, by bilinear and by nearest
-    interpolation. The second has the kernels of three points over the image,
-    and of the kernels of all pixels the top-left weight, as in the
-    supplement, the entropy, and the mean offset: hue is where the kernel
-    looks, colourfulness how far, and arrows show both.
+    interpolation. The second shows the kernels of three points over the
+    image and, of the kernels of all pixels, the top-left weight as in the
+    supplement, the entropy, and the mean offset: hue is its direction,
+    saturation its length, and arrows show both.
 
     Args:
         recording (Recording): Of :func:`record`.
         points (Sequence[tuple[int, int]]): Up to three pixels of the image,
-            x and y. Default: those with the most decided kernels.
-        channel (int, optional): Show this channel of all features; by
-            default, their principal components as colours, with one basis
-            where encoder and decoder feature have as many channels.
+            x and y. Default: those with the kernels of least entropy.
+        channel (int, optional): Show this channel of all features. Default:
+            their principal components as colors, with one basis if encoder
+            and decoder feature have the same number of channels.
 
     Returns:
-        matplotlib.figure.Figure: The sheet.
+        matplotlib.figure.Figure: Save it by its ``savefig``.
 
     Raises:
         ValueError: If nothing was recorded, the channel is missing, or there
@@ -56,7 +56,7 @@ def draw_sapa_sheet(
     image, stages = recording.image, recording.stages
     if not stages:
         raise ValueError(
-            'draw_sapa_sheet: expected a recording of a model that has run, '
+            'draw_sapa_figure: expected a recording of a model that has run, '
             'got an empty one.'
         )
     if image is None:
@@ -98,23 +98,23 @@ def draw_sapa_sheet(
 
 
 def to_array(figure) -> np.ndarray:
-    """Paint a figure: RGB, uint8, [H, W, 3]."""
+    """Render a matplotlib figure: RGB, uint8, [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     return img_from_canvas(FigureCanvasAgg(figure))
 
 
 def check_points(points):
-    """Refuse more points than a sheet has room for, by a ValueError."""
+    """Raise ValueError if there are more points than a figure shows."""
     if len(points) > MAX_POINTS:
         raise ValueError(
-            f'points: expected at most {MAX_POINTS} in a sheet, got '
+            f'points: expected at most {MAX_POINTS} in a figure, got '
             f'{len(points)}.'
         )
 
 
 def check_channel(channel, fewest):
-    """Refuse a channel that some feature does not have, by a ValueError."""
+    """Raise ValueError if some feature does not have the channel."""
     if channel is not None and not 0 <= channel < fewest:
         raise ValueError(
             f'channel: expected 0 to {fewest - 1}, got {channel}.'
@@ -145,14 +145,14 @@ def _draw_features(axes, image, stage: Stage, channel):
     _show(axes[0], image, 'image')
     if channel is None:
         if len(stage.guide) == len(stage.x):
-            (guide,), pictures = pca_colours([stage.guide], decoder)
+            (guide,), pictures = pca_colors([stage.guide], decoder)
         else:
-            ((guide,),) = pca_colours([stage.guide])
-            (pictures,) = pca_colours(decoder)
+            ((guide,),) = pca_colors([stage.guide])
+            (pictures,) = pca_colors(decoder)
         ranges = [{}] * 5
     else:
         guide, *pictures = (x[channel] for x in (stage.guide, *decoder))
-        # The decoder's maps share a range, so that they can be compared.
+        # The decoder's maps share a range, to be comparable.
         common = dict(
             vmin=min(float(x.min()) for x in pictures),
             vmax=max(float(x.max()) for x in pictures),
@@ -174,7 +174,7 @@ def _draw_features(axes, image, stage: Stage, channel):
 def _draw_kernels(axes, image, stage: Stage, points):
     kernels = stage.kernels
     height, width = kernels.shape[1:]
-    # Pixels of the image to one of the map: each halving may have rounded up.
+    # Image pixels per pixel of the map: each halving may have rounded up.
     step = tuple(
         2 ** round(math.log2(a / b))
         for a, b in zip(image.shape[1::-1], (width, height))
@@ -209,7 +209,7 @@ def _draw_kernels(axes, image, stage: Stage, points):
 
 
 def _draw_kernel(axis, image, stage: Stage, x, y, step, number):
-    """One kernel over the part of the image that it sees."""
+    """Draw a kernel over the part of the image that its window covers."""
     k = math.isqrt(len(stage.kernels))
     kernel = stage.kernels[:, y, x].reshape(k, k)
     scale = stage.scale_factor
@@ -218,12 +218,12 @@ def _draw_kernel(axis, image, stage: Stage, x, y, step, number):
     top = (y // scale - k // 2) * cell[1] - 0.5
     window = (left, left + k * cell[0], top + k * cell[1], top)
     peak = float(kernel.max())
-    grey = image.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
-    axis.imshow(grey, interpolation='nearest')
+    gray = image.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)
+    axis.imshow(gray, interpolation='nearest')
     axis.imshow(
         kernel,
         cmap='inferno',
-        # What has no weight lets the image through.
+        # The image shows through where the weights are small.
         alpha=(0.85 * kernel / peak).numpy(),
         extent=window,
         interpolation='nearest',
@@ -250,7 +250,7 @@ def _draw_offsets(axis, kernels):
     longest = k // 2 or 1
     _show(
         axis,
-        direction_colours(offsets, longest),
+        direction_colors(offsets, longest),
         f'mean offset, up to {longest}',
     )
     every = max(1, max(kernels.shape[1:]) // 12)

@@ -8,8 +8,8 @@ from mmengine.registry import MODELS
 
 from mmsapa.upsamplers import SAPA
 from mmsapa.upsamplers.guided import reassemble
-from mmsapa.visualization import draw_sapa_sheet, find_stages, record
-from mmsapa.visualization.sapa_sheet import to_array
+from mmsapa.visualization import draw_sapa_figure, find_stages, record
+from mmsapa.visualization.sapa_figure import to_array
 
 from ..test_configs import batch, load
 
@@ -119,7 +119,7 @@ def test_draws_maps_of_any_size(size, kernel_size):
     with record(model) as recording:
         model(maps((8, 8, *size), (4, 6, *size)))
     for channel in (None, 3):
-        sheet = to_array(draw_sapa_sheet(recording, channel=channel))
+        sheet = to_array(draw_sapa_figure(recording, channel=channel))
         assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
         assert 1000 < sheet.shape[1] < 1100
         assert np.ptp(sheet) > 200
@@ -133,7 +133,7 @@ def test_panels_show_what_their_titles_say():
     # All the weight of one kernel lies in one place.
     x, y, place = 13, 9, 7
     stage.kernels[:, y, x] = torch.eye(25)[place]
-    figure = draw_sapa_sheet(recording, points=[(x, y)], channel=5)
+    figure = draw_sapa_figure(recording, points=[(x, y)], channel=5)
     panels = {axis.get_title().split(',')[0]: axis for axis in figure.axes}
     low = stage.x[None]
     expected = {
@@ -164,7 +164,7 @@ def test_draws_the_same_twice():
     model = Model((8, 8))
     with record(model) as recording:
         model(maps((8, 8, 16, 16)))
-    a, b = (to_array(draw_sapa_sheet(recording)) for _ in range(2))
+    a, b = (to_array(draw_sapa_figure(recording)) for _ in range(2))
     np.testing.assert_array_equal(a, b)
 
 
@@ -173,16 +173,16 @@ def test_mistakes_are_named():
     with record(model) as recording:
         pass
     with pytest.raises(ValueError, match='expected a recording of a model'):
-        draw_sapa_sheet(recording)
+        draw_sapa_figure(recording)
     with record(model) as recording:
         model(maps((8, 8, 16, 20)))
     for arguments, words in (
         (dict(points=[(20, 3)]), 'x below 20 and y below 16, got 20,3'),
-        (dict(points=[(1, 1)] * 4), 'at most 3 in a sheet, got 4'),
+        (dict(points=[(1, 1)] * 4), 'at most 3 in a figure, got 4'),
         (dict(channel=8), 'expected 0 to 7, got 8'),
     ):
         with pytest.raises(ValueError, match=words):
-            draw_sapa_sheet(recording, **arguments)
+            draw_sapa_figure(recording, **arguments)
 
 
 SEGFORMER = 'segformer/segformer_mit-b1_sapa-g_1xb16-160k_ade20k-512x512.py'
@@ -207,7 +207,7 @@ def test_steps_are_whole_where_sizes_were_rounded_up():
     with record(model) as recording:
         model(maps((8, 8, 7, 6)))  # of 101x90 pixels, at stride 16
     recording.image = np.zeros((101, 90, 3), np.uint8)
-    figure = draw_sapa_sheet(recording, points=[(48, 80)])
+    figure = draw_sapa_figure(recording, points=[(48, 80)])
     (panel,) = (a for a in figure.axes if a.get_title().startswith('kernel'))
     (dot,) = panel.lines[-1:]
     assert dot.get_xydata().tolist() == [[3.5 * 16 - 0.5, 5.5 * 16 - 0.5]]
@@ -236,4 +236,4 @@ def test_the_image_is_what_the_model_sees(config, size, scope):
     np.testing.assert_array_equal(recording.image[:75, :101], expected)
     guide = recording.stages[0].guide
     assert guide.shape[1:] == tuple(-(-side // 4) for side in size)
-    draw_sapa_sheet(recording, points=[(3, 70), (100, 20)])
+    draw_sapa_figure(recording, points=[(3, 70), (100, 20)])

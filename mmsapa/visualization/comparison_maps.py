@@ -1,0 +1,216 @@
+"""Maps of a comparison: predictions, differences, and their legends."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .comparison import (
+    Comparison,
+    Detections,
+    disagreement,
+    image_iou,
+    is_class,
+    match_detections,
+)
+
+# Differences: the color-blind can tell them apart, and so can a black and
+# white print; none is the color of a class of the demo's scenes.
+SAME, WRONG, BETTER, WORSE = '#FFFFFF', '#D4D4D4', '#1A85FF', '#8B0A3D'
+NOT_COUNTED = '#C8C8C8'
+DASHES = (0, (2, 1.2))
+MAX_CLASSES = 16
+
+
+class Mark(NamedTuple):
+    """A rectangle on a map; x0, y0, x1, y1 in pixels."""
+
+    box: tuple
+    color: str | tuple
+    line: str | tuple = '-'
+
+
+class Map(NamedTuple):
+    """An image, RGB, uint8, [H, W, 3], and rectangles on it."""
+
+    pixels: np.ndarray
+    marks: Sequence[Mark] = ()
+
+
+def paint(image, values, palette) -> Map:
+    """Paint a label map, or detections over a pale image.
+
+    Args:
+        image (np.ndarray): RGB, uint8, [H, W, 3].
+        values (np.ndarray | Detections): Labels [H, W], or detections.
+        palette (np.ndarray): RGB of each class, uint8.
+
+    Returns:
+        Map: What to draw.
+    """
+    if not isinstance(values, Detections):
+        return Map(paint_labels(values, palette))
+    pixels = (image * 0.5 + 127).astype(np.uint8)
+    colors = palette[values.labels]
+    if values.masks is not None:
+        for mask, color in zip(np.asarray(values.masks, bool), colors):
+            pixels[mask] = pixels[mask] * 0.4 + color * 0.6
+    return Map(pixels, list(map(Mark, values.bboxes.tolist(), colors / 255)))
+
+
+def score(prediction, ground_truth, num_classes) -> tuple[float, str]:
+    """How good a prediction is, as a number and in words."""
+    if not isinstance(prediction, Detections):
+        value = image_iou(prediction, ground_truth, num_classes)
+        known = not np.isnan(value)
+        return value, f'mIoU {value:.1f}' if known else 'nothing counted'
+    partners, free = match_detections(prediction, ground_truth)
+    found, false = (partners >= 0).sum(), (partners < 0).sum()
+    value = 2 * found / max(1, len(partners) + len(free))
+    return value, f'{found} of {len(free)} found, {false} false'
+
+
+def paint_disagreement(row: Comparison, num_classes) -> Map:
+    """Paint pixels darker the more pairs of predictions differ there."""
+    pairs = len(row.predictions) * (len(row.predictions) - 1) / 2
+    share = disagreement(row, num_classes) / max(1, pairs)
+    return Map(np.uint8(255 * (1 - share))[..., None].repeat(3, -1))
+
+
+def paint_difference(row: Comparison, prediction, baseline, classes) -> Map:
+    """Paint where a prediction is right and wrong compared with another.
+
+    Without ground truth, where it differs from that.
+
+    Args:
+        row (Comparison): Image and ground truth.
+        prediction (np.ndarray | Detections): One of its predictions.
+        baseline (np.ndarray | Detections): The one to compare with.
+        classes (int): Number of classes.
+
+    Returns:
+        Map: What to draw.
+    """
+    target = baseline if row.ground_truth is None else row.ground_truth
+    if isinstance(prediction, Detections):
+        partners, free = match_detections(prediction, target)
+        marks = [
+            Mark(box, WORSE if partner < 0 else BETTER)
+            for box, partner in zip(prediction.bboxes.tolist(), partners)
+        ]
+        for box in target.bboxes[free].tolist():
+            marks.append(Mark(box, 'black', DASHES))
+        gray = row.image.mean(-1, keepdims=True).repeat(3, -1)
+        return Map((gray * 0.35 + 165).astype(np.uint8), marks)
+    right, was = prediction == target, baseline == target
+    if row.ground_truth is None:
+        codes = np.where(right, 0, 2)
+    else:
+        codes = np.select([right & was, right, was], [0, 2, 3], 1)
+        codes[~is_class(target, classes)] = 4
+    colors = [rgb(color) for color in (SAME, WRONG, BETTER, WORSE)]
+    return Map(paint_labels(codes, colors))
+
+
+def paint_labels(labels, palette) -> np.ndarray:
+    """Give every label its color, and gray stripes to what has none.
+
+    Args:
+        labels (np.ndarray): Integers, [H, W].
+        palette (Sequence[Sequence[int]]): RGB of each label, 0 to 255.
+
+    Returns:
+        np.ndarray: RGB, uint8, [H, W, 3].
+    """
+    palette = np.asarray(palette, np.uint8)
+    counted = is_class(labels, len(palette))
+    pixels = palette[np.where(counted, labels, 0)]
+    y, x = np.indices(labels.shape)
+    period = max(4, round(max(labels.shape) / 24))
+    stripes = (x + y) % period < max(1, period // 4)
+    gray = np.where(stripes[..., None], 255, rgb(NOT_COUNTED))
+    return np.where(counted[..., None], pixels, gray).astype(np.uint8)
+
+
+def class_handles(rows, palette, classes):
+    """Legend of the classes that are seen; of many, the largest ones.
+
+    Args:
+        rows (Sequence[Comparison]): What is shown.
+        palette (np.ndarray): RGB of each class, uint8.
+        classes (list[str] | None): Names.
+
+    Returns:
+        list[Patch]: In the order of the labels, and last what is not counted.
+    """
+    areas = np.zeros(len(palette))
+    not_counted = False
+    for row in rows:
+        for values in (*row.predictions.values(), row.ground_truth):
+            if values is not None:
+                labels = getattr(values, 'labels', values)
+                counted = is_class(labels, len(palette))
+                not_counted |= not counted.all()
+                areas += np.bincount(labels[counted], None, len(palette))
+    seen = np.argsort(-areas, kind='stable')[: (areas > 0).sum()]
+    handles = []
+    if classes is not None:
+        shown = sorted(seen[:MAX_CLASSES])
+        handles = [_patch(palette[i] / 255, classes[i]) for i in shown]
+        if len(seen) > MAX_CLASSES:
+            more = f'and {len(seen) - MAX_CLASSES} more'
+            handles.append(_patch('none', more, edgecolor='none'))
+    if not_counted:
+        style = dict(edgecolor='white', hatch='//////', linewidth=0)
+        handles.append(_patch(NOT_COUNTED, 'not counted', **style))
+    return handles
+
+
+def difference_handles(names, known, detects, where_any_differ):
+    """Legend of the differences.
+
+    Args:
+        names (list[str]): Of the models.
+        known (bool): There is ground truth.
+        detects (bool): The models are detectors.
+        where_any_differ (bool): :func:`paint_disagreement` is shown, too.
+
+    Returns:
+        list[Artist]: In the order of their importance.
+    """
+    from matplotlib.lines import Line2D
+
+    first, *others = names
+    if detects:
+        words = f'in {first} too', f'not in {first}', f'in {first} alone'
+        if known:
+            words = 'found', 'false', 'missed'
+        styles = (BETTER, '-'), (WORSE, '-'), ('black', DASHES)
+        return [
+            Line2D([], [], color=c, linestyle=s, linewidth=1.4, label=word)
+            for (c, s), word in zip(styles, words)
+        ]
+    words = {SAME: f'as {first}', BETTER: f'differs from {first}'}
+    if known:
+        words = {SAME: 'right', WRONG: 'wrong'}
+    if known and others:
+        words[WRONG] += f' as {first}'
+        words[BETTER] = f'right where {first} is wrong'
+        words[WORSE] = f'wrong where {first} is right'
+    if where_any_differ:
+        words['black'] = 'models differ'
+    return [_patch(color, word) for color, word in words.items()]
+
+
+def _patch(color, label, **style):
+    from matplotlib.patches import Patch
+
+    style = dict(edgecolor='0.5', linewidth=0.4) | style
+    return Patch(facecolor=color, label=label, **style)
+
+
+def rgb(color) -> tuple[int, int, int]:
+    """Red, green and blue of a matplotlib color, 0 to 255."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(round(255 * part) for part in to_rgb(color))
