@@ -1,19 +1,19 @@
-"""Items of test data with their ground truth."""
+"""Items of test data, and images, with their ground truth."""
 
 import copy
 import functools
-import sys
-from collections import Counter
 from pathlib import Path
 
 import mmengine.fileio
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from mmsapa.engine.config import leaf_datasets, library_of
-from mmsapa.engine.images import Item, free_name
+from mmsapa.engine.config import ConfigError, leaf_datasets, library_of
+from mmsapa.engine.images import ImageError, Item, free_name
 from mmsapa.engine.inference import (
     FAULTS,
+    first_few,
     loads_annotations,
+    metainfo_of,
     scope_of,
     test_pipelines,
 )
@@ -21,15 +21,21 @@ from mmsapa.visualization import Detections
 
 
 def test_data(cfg):
-    """Build the test loader's data set, with all that wraps it.
+    """Build the test loader's data set, with its wrappers.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
 
     Returns:
         Sequence[dict]: Items as they are before the pipeline; ``leaf`` is
         the number of the innermost data set that an item comes from.
+
+    Raises:
+        ConfigError: If there is no test data, or it cannot be built.
     """
     loader = cfg.get('test_dataloader')
     if not loader:
-        sys.exit(
+        raise ConfigError(
             f'{cfg.filename}: expected test data, a test_dataloader, got '
             'none; name images.'
         )
@@ -40,60 +46,138 @@ def test_data(cfg):
 
 
 def build_data(cfg, loader, dataset=None):
-    """Build a loader's data set, or say in a sentence why it cannot be."""
+    """Build a loader's data set.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
+        loader (str): Name, such as 'test_dataloader'.
+        dataset (dict, optional): Config. Default: the loader's.
+
+    Returns:
+        Sequence[dict]: The data set.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
     try:
         with scope_of(cfg):
             return DATASETS.build(dataset or cfg[loader].dataset)
     except FAULTS as error:
-        sys.exit(
+        raise ConfigError(
             f'{cfg.filename}: {loader} cannot be read: '
             f'{type(error).__name__}, {error}'
-        )
+        ) from error
 
 
 def test_items(cfg, data, indices):
-    """Items of the test data with their ground truth.
-
-    Why it lacks, where it does, is said once.
+    """Read items of the test data with their ground truth.
 
     Args:
-        cfg (Config): Whose test data they are.
+        cfg (Config): Of the test data.
         data (Sequence[dict]): Of :func:`test_data`.
         indices (Iterable[int]): Which of them.
 
     Returns:
-        list[Item]: As many.
+        list[Item]: One for each index; ``lacking`` says why one has no
+        ground truth.
+
+    Raises:
+        ConfigError: If the test pipeline cannot be built.
+        ImageError: If a label map cannot be read.
     """
     pipelines = test_pipelines(cfg)
-    names, items, lacking = set(), [], Counter()
+    names, items = set(), []
     for index in indices:
         info = data[index]
         pipeline = pipelines[info['leaf']].transforms
         if library_of(cfg) == 'mmseg':
-            truth, why = label_map(cfg, info, pipeline)
+            found, lacking = label_map(cfg, info, pipeline)
         else:
-            truth, why = instances(cfg, info, data)
-        if why:
-            lacking[why] += 1
+            found, lacking = instances(cfg, info, data)
         name = free_name(Path(info['img_path']).stem, names)
         backend_args = getattr(pipeline[0], 'backend_args', None)
-        items.append(Item(name, info, truth, backend_args))
-    for why, count in lacking.items():
-        print(f'No ground truth is drawn for {count} of {len(items)}: {why}.')
+        items.append(Item(name, info, found, backend_args, lacking=lacking))
     return items
 
 
-def label_map(cfg, info, pipeline=()):
-    """Read a label map as a pipeline does, reduce_zero_label and all.
+def add_label_maps(cfg, items, folder):
+    """Read the label maps of images from a folder.
 
     Args:
-        cfg (Config): Of the library whose ``LoadAnnotations`` reads where
+        cfg (Config): Of MMSegmentation; its data set says what labels mean.
+        items (Sequence[Item]): Images.
+        folder (str | Path): Has a PNG file of the name of each image.
+
+    Returns:
+        list[Item]: The images with their ground truth.
+
+    Raises:
+        ConfigError: If the config is for detectors.
+        ImageError: If a label map does not exist or cannot be read.
+    """
+    if library_of(cfg) != 'mmseg':
+        raise ConfigError(
+            '--ground-truth: expected models of MMSegmentation, got '
+            "detectors; leave images out to draw the config's test data with "
+            'its ground truth.'
+        )
+    meta = metainfo_of(cfg)
+    found = []
+    for item in items:
+        names = item.name, Path(item.path).stem
+        places = [Path(folder) / f'{name}.png' for name in names]
+        place = next((place for place in places if place.is_file()), None)
+        if place is None:
+            raise ImageError(
+                f'There is no ground truth {places[0]} for {item.path}.'
+            )
+        info = dict(
+            seg_map_path=str(place),
+            reduce_zero_label=meta.get('reduce_zero_label'),
+            label_map=meta.get('label_map'),
+            seg_fields=[],
+        )
+        labels, _ = label_map(cfg, info)
+        found.append(item._replace(ground_truth=labels))
+    return found
+
+
+def check_ground_truth(cfg, items, classes):
+    """Check that ground truth and models have the same classes.
+
+    Args:
+        cfg (Config): Of the data.
+        items (Sequence[Item]): Images.
+        classes (Sequence[str]): Of the models.
+
+    Raises:
+        ConfigError: If they differ, and there is ground truth.
+    """
+    known, classes = tuple(metainfo_of(cfg).get('classes') or ()), (*classes,)
+    if known not in ((), classes) and any(
+        item.ground_truth is not None for item in items
+    ):
+        raise ConfigError(
+            f'Expected the classes of the models, {first_few(classes)}, in '
+            f'the data of {cfg.filename} too, got {first_few(known)}; name '
+            'the config that was trained, or images without --ground-truth.'
+        )
+
+
+def label_map(cfg, info, pipeline=()):
+    """Read a label map as a pipeline does, with reduce_zero_label.
+
+    Args:
+        cfg (Config): Of the library whose ``LoadAnnotations`` reads it if
             the pipeline has none.
         info (dict): Of an item of the data set.
         pipeline (Sequence[Callable]): Its transforms.
 
     Returns:
         tuple[ndarray[H, W] | None, str]: Labels, or why there are none.
+
+    Raises:
+        ImageError: If the file cannot be read.
     """
     path = info.get('seg_map_path')
     if not path:
@@ -108,18 +192,23 @@ def label_map(cfg, info, pipeline=()):
         for load in loads:
             info = load(info)
     except FAULTS as error:
-        sys.exit(
+        raise ImageError(
             f'{path}: expected a label map (PNG), got what cannot be read: '
             f'{type(error).__name__}, {error}'
-        )
+        ) from error
     return info['gt_seg_map'], ''
 
 
 def instances(cfg, info, data):
-    """Read boxes, and masks where there are, that are to be found.
+    """Read the boxes, and masks if any, of the objects to find.
+
+    Args:
+        cfg (Config): Of MMDetection.
+        info (dict): Of an item of the data set.
+        data (Sequence[dict]): The data set.
 
     Returns:
-        tuple[Detections | None, str]: The same, or why there are none.
+        tuple[Detections | None, str]: Objects, or why there are none.
     """
     objects = info.get('instances') or []
     if not objects and not any(
@@ -139,6 +228,6 @@ def instances(cfg, info, data):
 
 
 def loader_of(cfg, **kwargs):
-    """The library's own LoadAnnotations."""
+    """Build the library's own LoadAnnotations."""
     with scope_of(cfg):
         return TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))

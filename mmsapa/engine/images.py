@@ -1,8 +1,7 @@
-"""Images to look at, and pictures of them, for tools of the command line."""
+"""Images to predict on, and files for the figures of them."""
 
 import argparse
 import itertools
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,29 +10,38 @@ import mmcv
 import numpy as np
 
 from mmsapa.engine.checkpoint import shorten
+from mmsapa.engine.config import ConfigError
 from mmsapa.visualization import Detections
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 
 
+class ImageError(ConfigError):
+    """An image cannot be used; the message says why."""
+
+
 class Item(NamedTuple):
-    """An image to look at.
+    """An image to predict on.
 
     Attributes:
-        name (str): Stands above its picture, and names a file of it.
-        info (dict): What a pipeline starts from: ``img_path``, and what the
-            test data say; ``leaf`` is the number of the innermost data set.
-        truth (np.ndarray | Detections, optional): Labels [H, W], or objects.
+        name (str): Stands above its picture, and is the name of its file.
+        info (dict): Input of a pipeline: ``img_path``, and for test data
+            the other fields of the data set; ``leaf`` is the number of the
+            innermost data set.
+        ground_truth (np.ndarray | Detections, optional): Labels [H, W], or
+            objects.
         backend_args (dict, optional): Of mmengine's file backend.
-        in_folder (bool): It was found there: what is no image is left out,
-            where one that was named ends the run.
+        in_folder (bool): It was found in a folder, where files that are no
+            images are skipped.
+        lacking (str): Why test data has no ground truth.
     """
 
     name: str
     info: dict
-    truth: np.ndarray | Detections | None = None
+    ground_truth: np.ndarray | Detections | None = None
     backend_args: dict | None = None
     in_folder: bool = False
+    lacking: str = ''
 
     @property
     def path(self) -> str:
@@ -41,18 +49,20 @@ class Item(NamedTuple):
         return self.info['img_path']
 
 
-class Unusable(ValueError):
-    """Says in a sentence why an image is of no use."""
-
-
 def find_images(paths):
     """List images and those in folders.
 
+    Args:
+        paths (Iterable[str | Path]): Files and folders.
+
     Returns:
         tuple[list[Item], list[str]]: Images; their names are relative to
-        their folder and without suffix, and numbered where that is taken.
-        Then hidden files in the folders, which are left out: macOS writes a
-        ``._x.jpg``, no image, beside an ``x.jpg``.
+        their folder, without suffix, and numbered if taken. Then a sentence
+        for each hidden file in the folders: macOS writes a ``._x.jpg``, no
+        image, beside an ``x.jpg``.
+
+    Raises:
+        ImageError: If a path does not exist, or a folder has no image.
     """
     names, items, hidden = set(), [], []
 
@@ -68,7 +78,9 @@ def find_images(paths):
                 if file.suffix.lower() in IMAGES and not file.is_dir()
             ]
             if not files:
-                sys.exit(f'There is no image ({" ".join(IMAGES)}) in {path}.')
+                raise ImageError(
+                    f'There is no image ({" ".join(IMAGES)}) in {path}.'
+                )
             for file in files:
                 inside = file.relative_to(path)
                 if any(part.startswith('.') for part in inside.parts):
@@ -78,12 +90,20 @@ def find_images(paths):
         elif path.is_file():
             add(path.stem, path, False)
         else:
-            sys.exit(f'There is no image or folder {path}.')
+            raise ImageError(f'There is no image or folder {path}.')
     return items, hidden
 
 
 def free_name(name, taken):
-    """Take a name, numbered if it is taken already."""
+    """Take a name, numbered if it is taken already.
+
+    Args:
+        name (str): Any.
+        taken (set[str]): Names in use; the new one is added.
+
+    Returns:
+        str: The name, or ``name_2`` and so on.
+    """
     others = (f'{name}_{i}' for i in itertools.count(2))
     free = next(x for x in itertools.chain([name], others) if x not in taken)
     taken.add(free)
@@ -93,49 +113,53 @@ def free_name(name, taken):
 def read_image(item):
     """Read an image as OpenMMLab's pipelines do, but as RGB.
 
+    Args:
+        item (Item): Of :func:`find_images` or of the test data.
+
     Returns:
         np.ndarray: uint8, [H, W, 3].
 
     Raises:
-        Unusable: If it cannot be read.
+        ImageError: If it cannot be read.
     """
     try:
         image = mmcv.imread(item.path, backend_args=item.backend_args)
     except (OSError, cv2.error) as error:
-        raise Unusable(
+        raise ImageError(
             f'{item.path}: expected an image, got what cannot be read: '
             f'{shorten(error)}'
         ) from error
     if image is None:
-        raise Unusable(
+        raise ImageError(
             f'{item.path}: expected an image, got what OpenCV cannot read.'
         )
     return image[..., ::-1]
 
 
-def leave_out(item, error, skipped):
-    """Note why an image of a folder is left out; others end the run."""
-    if not item.in_folder:
-        sys.exit(str(error))
-    skipped.append(str(error))
+def report(written, skipped):
+    """List the pictures that were written, and the images skipped.
 
+    Args:
+        written (Sequence[Path]): Pictures.
+        skipped (Sequence[str]): A sentence for each image.
 
-def tell(written, skipped):
-    """Name the pictures that were written, and what was left out.
+    Returns:
+        str: Lines to print.
 
-    Where there is no picture, that is an error.
+    Raises:
+        ImageError: If images were skipped and nothing was written.
     """
-    for path in written:
-        print(f'{path}  {path.stat().st_size / 1000:.0f} kB')
+    lines = [f'{x}  {x.stat().st_size / 1000:.0f} kB' for x in written]
     if skipped:
-        words = '\n  '.join([f'Left out ({len(skipped)}):', *skipped])
+        words = [f'Skipped ({len(skipped)}):', *skipped]
+        lines.append('\n  '.join(words))
         if not written:
-            sys.exit(f'There is nothing to draw. {words}')
-        print(words)
+            raise ImageError(f'There is nothing to draw. {lines[0]}')
+    return '\n'.join(lines)
 
 
-def sheet_or_folder(text):
-    """Take ``--out``: FILE.png, or a folder."""
+def png_or_folder(text):
+    """Parse the argument ``--out``, FILE.png or a folder, for argparse."""
     path = Path(text)
     if path.suffix.lower() in {*IMAGES, '.pdf', '.svg'} - {'.png'}:
         raise argparse.ArgumentTypeError(
@@ -145,17 +169,34 @@ def sheet_or_folder(text):
 
 
 def make_folder(path):
-    """Make a folder for what is drawn, before there is any work."""
+    """Make a folder for pictures.
+
+    Args:
+        path (Path): The folder; it may exist.
+
+    Raises:
+        ConfigError: If it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sys.exit(f'--out: expected a folder, got {path}: {error}.')
+        raise ConfigError(
+            f'--out: expected a folder, got {path}: {error}.'
+        ) from error
 
 
 def save(figure, path):
-    """Save a figure as PNG."""
+    """Save a figure as PNG.
+
+    Args:
+        figure (matplotlib.figure.Figure): Any.
+        path (Path): File; its folder is made.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
     make_folder(path.parent)
     try:
         figure.savefig(path, pil_kwargs=dict(optimize=True))
     except OSError as error:
-        sys.exit(f'{path} cannot be written: {error}.')
+        raise ConfigError(f'{path} cannot be written: {error}.') from error

@@ -1,8 +1,7 @@
-"""Models that predict as ``tools/test.py`` has them predict."""
+"""Models that predict on images as ``tools/test.py`` has them predict."""
 
 import argparse
 import copy
-import sys
 from contextlib import suppress
 from types import NoneType
 
@@ -13,9 +12,14 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from mmsapa.engine.checkpoint import CheckpointError, load_weights, shorten
-from mmsapa.engine.config import leaf_datasets, library_of
-from mmsapa.engine.images import Unusable, read_image
+from mmsapa.engine.checkpoint import load_weights, shorten
+from mmsapa.engine.config import (
+    ConfigError,
+    leaf_datasets,
+    library_of,
+    type_name,
+)
+from mmsapa.engine.images import ImageError, read_image
 from mmsapa.visualization import Detections
 
 # What pipelines and models raise at images and settings that do not fit.
@@ -26,12 +30,12 @@ FAULTS = (
 
 
 def scope_of(cfg):
-    """Within it, names of a config are looked up in its library."""
+    """Context in which names of a config are looked up in its library."""
     return DefaultScope.overwrite_default_scope(library_of(cfg))
 
 
 def device_of(text):
-    """Take ``--device``: one that PyTorch can compute on."""
+    """Parse the argument ``--device`` for argparse."""
     try:
         torch.zeros(1, device=text).cpu()
     except (AssertionError, RuntimeError) as error:
@@ -46,7 +50,17 @@ def device_of(text):
 
 
 def build_model(cfg):
-    """Build a model as a runner does, without weights of its own."""
+    """Build a model as a runner does, with random weights.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
+
+    Returns:
+        nn.Module: In evaluation mode, without synchronized batch norms.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
     model = dict(cfg.model)
     if cfg.get('data_preprocessor'):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -54,7 +68,9 @@ def build_model(cfg):
         with scope_of(cfg):
             return revert_sync_batchnorm(MODELS.build(model)).eval()
     except FAULTS as error:
-        sys.exit(f'{cfg.filename}: its model cannot be built: {error}')
+        raise ConfigError(
+            f'{cfg.filename}: its model cannot be built: {error}'
+        ) from error
 
 
 def load_model(cfg, checkpoint, device, option):
@@ -63,21 +79,23 @@ def load_model(cfg, checkpoint, device, option):
     Args:
         cfg (Config): Of MMSegmentation or MMDetection.
         checkpoint (str): File or address.
-        device (str): Where it shall run.
-        option (str): How the tool is told settings of the config.
+        device (str): Where to run it.
+        option (str): How a tool's user overrides settings of the config, for
+            the message of an error.
 
     Returns:
         nn.Module: In evaluation mode, for :func:`infer`; ``dataset_meta`` is
-        what checkpoint and config know of the classes.
+        what checkpoint and config say of the classes.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or does not fit.
+        ConfigError: If model or test pipeline cannot be built.
     """
     model = build_model(cfg)
     advice = (
         f'Name the config that it was trained with, or its settings {option}.'
     )
-    try:
-        loaded = load_weights(model, checkpoint, cfg.filename, advice)
-    except CheckpointError as error:
-        sys.exit(str(error))
+    loaded = load_weights(model, checkpoint, cfg.filename, advice)
     meta = loaded.get('meta') or {}
     model.dataset_meta = dict(meta.get('dataset_meta') or {})
     if not {'classes', 'palette'} <= model.dataset_meta.keys():
@@ -88,11 +106,11 @@ def load_model(cfg, checkpoint, device, option):
 
 
 def metainfo_of(cfg):
-    """What the config's data say of classes, whether they are there or not.
+    """Read the classes of the config's data sets, which may be missing.
 
     Returns:
-        dict: Of the first innermost data set that can be built; empty where
-        there is none.
+        dict: Metainfo of the first innermost data set that can be built;
+        empty if there is none.
     """
     for name in ('test', 'val', 'train'):
         loader = cfg.get(f'{name}_dataloader') or {}
@@ -103,17 +121,88 @@ def metainfo_of(cfg):
     return {}
 
 
+def upsampler_of(cfg):
+    """Name the upsampler of a model.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
+
+    Returns:
+        str: Type of the first ``upsample_cfg``, such as 'carafe', for SAPA
+        with its variant, such as 'SAPA-G'; 'baseline' if there is none.
+    """
+    found = _find_upsampler(cfg.model)
+    if found is None:
+        return 'baseline'
+    name = type_name(found)
+    if name.lower() == 'sapa':
+        return f'SAPA-{found.get("variant", "G")}'
+    return name
+
+
+def _find_upsampler(node):
+    if isinstance(node, (list, tuple)):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return None
+    here = node.get('upsample_cfg')
+    if isinstance(here, dict) and 'type' in here:
+        return here
+    found = (_find_upsampler(value) for value in node.values())
+    return next(filter(None, found), None)
+
+
+def check_classes(models):
+    """Check that the classes of all models are known and the same.
+
+    Args:
+        models (dict[str, nn.Module]): Of :func:`load_model`.
+
+    Raises:
+        ConfigError: If they are not.
+    """
+    found = {
+        name: tuple(model.dataset_meta.get('classes') or ())
+        for name, model in models.items()
+    }
+    first, expected = next(iter(found.items()))
+    for name, classes in found.items():
+        if not classes:
+            raise ConfigError(
+                f'Expected the names of the classes in the checkpoint of '
+                f'{name} or in the data of its config, got neither.'
+            )
+        if classes != expected:
+            raise ConfigError(
+                f'Expected the same classes in all models, got '
+                f'{first_few(expected)} in {first} and {first_few(classes)} '
+                f'in {name}.'
+            )
+
+
+def first_few(words):
+    """List the first four words, and how many there are."""
+    more = f', … ({len(words)})' if len(words) > 4 else ''
+    return ', '.join(map(str, words[:4])) + more
+
+
 # ---- predictions ------------------------------------------------------------
 
 
 def test_pipelines(cfg):
     """Build the pipelines by which ``tools/test.py`` reads images.
 
-    Where a config tests nothing, those of the validation, or what it calls
-    its test_pipeline, serve images of one's own.
+    Without test data, those of the validation are used, or the config's
+    ``test_pipeline``.
+
+    Args:
+        cfg (Config): Of MMSegmentation or MMDetection.
 
     Returns:
         list[Compose]: Of each innermost data set of the loader.
+
+    Raises:
+        ConfigError: If there is none, or it cannot be built.
     """
     for name in ('test_dataloader', 'val_dataloader'):
         leaves = leaf_datasets((cfg.get(name) or {}).get('dataset'))
@@ -122,7 +211,7 @@ def test_pipelines(cfg):
             break
     else:
         if 'test_pipeline' not in cfg:
-            sys.exit(
+            raise ConfigError(
                 f'{cfg.filename}: expected a pipeline for images, as '
                 'test_dataloader.dataset.pipeline, got none.'
             )
@@ -131,24 +220,31 @@ def test_pipelines(cfg):
         with scope_of(cfg):
             return [Compose(pipeline) for pipeline in found]
     except FAULTS as error:
-        sys.exit(f'{cfg.filename}: its test pipeline cannot be built: {error}')
+        raise ConfigError(
+            f'{cfg.filename}: its test pipeline cannot be built: {error}'
+        ) from error
 
 
 def loads_annotations(transform):
-    """Whether it is LoadAnnotations or one of its kind."""
+    """Whether a transform is LoadAnnotations or one of its kind."""
     return 'Annotation' in type(transform).__name__
 
 
 def infer(model, item):
-    """Run a model of :func:`load_model` on an image.
+    """Run a model on an image.
+
+    Args:
+        model (nn.Module): Of :func:`load_model`.
+        item (Item): The image.
 
     Returns:
         SegDataSample | DetDataSample: What it predicts.
 
     Raises:
-        Unusable: If pipeline or model cannot take the image.
+        ImageError: If pipeline or model cannot take the image.
     """
-    # Test data of the first model's config, through each model's pipeline.
+    # Test data is that of the first model's config, but each model reads it
+    # by its own pipeline.
     leaf = item.info.get('leaf', 0)
     pipeline = model.pipelines[leaf if leaf < len(model.pipelines) else 0]
     data = copy.deepcopy(item.info)
@@ -161,18 +257,18 @@ def infer(model, item):
     except FAULTS as error:
         # Most models need images of some size, and all have some limit.
         height, width = read_image(item).shape[:2]
-        raise Unusable(
+        raise ImageError(
             f'{model.cfg.filename} cannot take {item.path} of {width} x '
             f'{height} pixels: {type(error).__name__}, {shorten(error)}'
         ) from error
 
 
 def legend_of(meta, library):
-    """Colours and names of the classes, in the order of their labels.
+    """Colors and names of the classes, in the order of their labels.
 
     Args:
-        meta (dict): ``classes``, and a ``palette`` or one that is always the
-            same.
+        meta (dict): ``classes``, and a ``palette``; without one, random
+            colors that are always the same.
         library (str): Of the model.
 
     Returns:
@@ -189,21 +285,26 @@ def legend_of(meta, library):
 
 
 def predict(model, item, score_thr):
-    """What a model makes of an image.
+    """Predict labels or detections for an image.
+
+    Args:
+        model (nn.Module): Of :func:`load_model`.
+        item (Item): The image.
+        score_thr (float): Least score of detections.
 
     Returns:
-        np.ndarray | Detections: Labels [H, W], or detections of a score of
-        at least ``score_thr``.
+        np.ndarray | Detections: Labels [H, W], or detections.
 
     Raises:
-        Unusable: If it cannot take the image.
+        ImageError: If the model cannot take the image.
+        ConfigError: If it predicts something else.
     """
     sample = infer(model, item)
     kind = 'pred_instances'
     if library_of(model.cfg) == 'mmseg':
         kind = 'pred_sem_seg'
     if kind not in sample:
-        sys.exit(
+        raise ConfigError(
             f'{model.cfg.filename}: expected a model that predicts {kind}, '
             f'got {", ".join(sample.keys())}.'
         )

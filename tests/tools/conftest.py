@@ -1,27 +1,71 @@
-"""The tools that predict, on models and scenes of test_compare.py."""
+"""Small models with random weights, scenes, and the tools that predict."""
 
+import cv2
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
-from .test_compare import folder  # noqa: F401  a fixture, and sys.path
+from mmsapa import visualization
+from mmsapa.datasets.demo_data import make_dataset, make_scene
 
-import compare_models  # isort: skip
-import visualize_sapa  # isort: skip
+from ..helpers import CONFIGS, ROOT, SMALL, call, save_weights
 
 LIBRARIES = dict(seg='mmseg', det='mmdet')
-KINDS = pytest.mark.parametrize('kind', LIBRARIES)
+DATA = """
+test_dataloader = dict(dataset=dict(data_root='{root}'))
+"""
+NEAREST = dict(
+    seg='model = dict(decode_head=dict(upsample_cfg=None))',
+    det='model = dict(neck=dict(upsample_cfg=None))',
+)
+
+
+@pytest.fixture(params=LIBRARIES)
+def kind(request):
+    """Segmentation or detection."""
+    return request.param
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+    """Configs, checkpoints by the name of the upsampler, data and images."""
+    folder = tmp_path_factory.mktemp('compare')
+    for layout in ('ade', 'coco'):
+        make_dataset(str(folder), layout, 1, 2, size=64, nproc=1)
+    for kind, root in (('seg', 'ade/ADEChallengeData2016'), ('det', 'coco')):
+        text = (SMALL[kind] + DATA).replace('{root}', str(folder / root))
+        path, other = folder / f'{kind}.py', folder / f'{kind}_nearest.py'
+        path.write_text(f'_base_ = {str(ROOT / CONFIGS[kind])!r}{text}')
+        other.write_text(f'_base_ = {str(path)!r}\n{NEAREST[kind]}')
+        meta = Config.fromfile(path).test_dataloader.dataset.metainfo.to_dict()
+        torch.manual_seed(0)
+        save_weights(folder / f'{kind}_sapa.pth', path, dataset_meta=meta)
+        save_weights(folder / f'{kind}_nearest.pth', other, dataset_meta=meta)
+    (folder / 'images/more').mkdir(parents=True)
+    (folder / 'labels/more').mkdir(parents=True)
+    scene = make_scene(0, 128)
+    for name, (height, width) in {
+        'a': (67, 45),
+        'more/b': (40, 127),
+    }.items():
+        image = scene.image[:height, :width]
+        cv2.imwrite(str(folder / f'images/{name}.png'), image)
+        labels = scene.semantic()[:height, :width]
+        cv2.imwrite(str(folder / f'labels/{name}.png'), labels)
+    return folder
 
 
 @pytest.fixture
-def write(folder, tmp_path, scope):  # noqa: F811
-    """Write a config again, as a function of it says."""
+def write(folder, tmp_path, scope):
+    """Write a config again, changed by a function."""
 
-    def write(kind, change):
+    def write(kind, change=lambda cfg: None):
         scope(LIBRARIES[kind])
         cfg = Config.fromfile(folder / f'{kind}.py')
         change(cfg)
         path = tmp_path / f'{kind}.py'
-        # As text, whose layout would take longer than all else.
+        # Without yapf's layout, which would take longer than all else.
         path.write_text(
             '\n'.join(f'{k} = {v!r}' for k, v in cfg.to_dict().items())
         )
@@ -32,53 +76,60 @@ def write(folder, tmp_path, scope):  # noqa: F811
 
 @pytest.fixture(autouse=True)
 def no_layout(monkeypatch):
-    """A runner's, that is."""
+    """A runner logs its config, whose layout takes longer than a test."""
     monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 @pytest.fixture
-def compare(folder, tmp_path, monkeypatch):  # noqa: F811
+def drawn(monkeypatch):
+    """The arguments of each figure that a tool draws in this process."""
+    calls = []
+    for name in ('draw_comparison', 'draw_sapa_figure'):
+        draw = getattr(visualization, name)
+        monkeypatch.setattr(
+            visualization,
+            name,
+            lambda *args, draw=draw: calls.append(args) or draw(*args),
+        )
+    return calls
+
+
+@pytest.fixture
+def compare(folder, tmp_path, monkeypatch, drawn):
     """Run the tool with the model with SAPA; returns what it draws."""
-    sheets = []
-    draw = compare_models.draw_comparison
-    monkeypatch.setattr(
-        compare_models,
-        'draw_comparison',
-        lambda *args: sheets.append(args) or draw(*args),
-    )
 
     def compare(config, *words, checkpoint=None):
         checkpoint = checkpoint or folder / f'{config.stem}_sapa.pth'
-        arguments = (
+        call(
+            monkeypatch,
+            'analysis_tools/compare_models',
             *(*words, '--model', config, checkpoint, '--score-thr', 0),
-            *('--device', 'cpu', '--out', tmp_path / 'sheet.png'),
+            *('--device', 'cpu', '--out', tmp_path / 'figure.png'),
         )
-        compare_models.main([str(word) for word in arguments])
-        return sheets.pop()
+        return drawn.pop()
 
     return compare
 
 
 @pytest.fixture
-def visualize(folder, tmp_path, monkeypatch):  # noqa: F811
+def visualize(folder, tmp_path, monkeypatch, drawn):
     """Run the tool; returns the images that the models saw."""
-    seen = []
-    draw = visualize_sapa.draw_sapa_figure
-    monkeypatch.setattr(
-        visualize_sapa,
-        'draw_sapa_figure',
-        lambda recording, *args: (
-            seen.append(recording.image) or draw(recording, *args)
-        ),
-    )
 
     def visualize(config, *words):
-        arguments = (
+        drawn.clear()
+        call(
+            monkeypatch,
+            'analysis_tools/visualize_sapa',
             *(config, folder / f'{config.stem}_sapa.pth', *words),
             *('--stages', 'upsamplers.0', '--device', 'cpu'),
-            *('--out', tmp_path / 'sheets'),
+            *('--out', tmp_path / 'figures'),
         )
-        visualize_sapa.main([str(word) for word in arguments])
-        return seen
+        return [recording.image for recording, *_ in drawn]
 
     return visualize
+
+
+def same(a, b):
+    """Assert that two predictions, or ground truths, are the same."""
+    a, b = (getattr(values, 'bboxes', values) for values in (a, b))
+    np.testing.assert_array_equal(a, b)

@@ -1,13 +1,14 @@
-"""What a user may get wrong, answered in a sentence by all that predict."""
+"""Errors that the tools which predict report in a sentence."""
 
 import cv2
 import numpy as np
 import pytest
 
-from .conftest import KINDS
+from ..helpers import error
 
-import compare_models  # isort: skip
-import visualize_sapa  # isort: skip
+COMPARE, VISUALIZE = (
+    f'analysis_tools/{name}' for name in ('compare_models', 'visualize_sapa')
+)
 
 
 @pytest.fixture
@@ -28,33 +29,33 @@ def mixed(folder, tmp_path):
     return place
 
 
-LEFT_OUT = (
+SKIPPED = (
     *('._good.png is hidden', '.thumbnails/x.png is hidden'),
     *('empty.jpg: expected an image', 'text.jpg: expected an image'),
     *('gone.jpg: expected an image', 'cannot take'),
 )
 
 
-def test_what_is_no_image_is_left_out_and_named(
+def test_what_is_no_image_is_skipped_and_named(
     write, mixed, compare, visualize, capsys
 ):
-    path = write('seg', lambda cfg: None)
+    path = write('seg')
     rows, *_ = compare(path, mixed)
     assert [row.name for row in rows] == ['good', 'more']
     for said in (capsys.readouterr().out, None):
         said = said or (visualize(path, mixed), capsys.readouterr().out)[1]
-        assert 'Left out (6):' in said
-        assert all(words in said for words in LEFT_OUT)
+        assert 'Skipped (6):' in said
+        assert all(words in said for words in SKIPPED)
 
 
 def test_where_there_is_no_image_at_all_it_ends(
     write, mixed, compare, visualize
 ):
-    path = write('seg', lambda cfg: None)
+    path = write('seg')
     for name in ('good.png', 'more.png'):
         (mixed / name).unlink()
     for tool in (compare, visualize):
-        with pytest.raises(SystemExit, match='nothing to draw. Left out .6.:'):
+        with pytest.raises(SystemExit, match='nothing to draw. Skipped .6.:'):
             tool(path, mixed)
 
 
@@ -62,67 +63,61 @@ def test_where_there_is_no_image_at_all_it_ends(
 def test_what_was_named_and_is_no_image_ends_the_run(
     name, write, mixed, compare, visualize
 ):
-    path = write('seg', lambda cfg: None)
+    path = write('seg')
     for tool in (compare, visualize):
         with pytest.raises(SystemExit, match=f'{name}: expected an image'):
             tool(path, mixed / name, mixed)
 
 
-# ---- what a user may get wrong ----------------------------------------------
-
-
-def test_devices_that_are_not_there_are_named(write, compare, capsys):
-    path = write('seg', lambda cfg: None)
-    for tool, first in (
-        (compare_models, ('--model', path, 'x.pth')),
-        (visualize_sapa, (path, 'x.pth', 'x.png')),
+def test_devices_that_are_not_there_are_named(monkeypatch, capsys):
+    for tool, *words in (
+        (COMPARE, '--model', 'x.py', 'x.pth'),
+        (VISUALIZE, 'x.py', 'x.pth', 'x.png'),
     ):
         for device in ('gpu', 'cuda:77', 'meta'):
-            with pytest.raises(SystemExit):
-                tool.main([*map(str, first), '--device', device])
+            error(monkeypatch, tool, *words, '--device', device)
             said = capsys.readouterr().err
             assert 'expected a device of this machine such as cpu' in said
             assert f'got {device}: ' in said
 
 
-def test_settings_and_places_are_checked(write, compare, visualize, folder):
-    path, image = write('seg', lambda cfg: None), folder / 'images/a.png'
+def test_settings_and_places_are_checked(write, folder, monkeypatch):
+    path, image = write('seg'), folder / 'images/a.png'
     for word, words in (
         ('=3', 'expected KEY=VALUE after the checkpoint, got =3'),
-        ('a=[1,(2]', 'a=.*: Imbalanced brackets'),
+        ('a=[1,(2]', 'a=[1,(2]: Imbalanced brackets'),
     ):
-        with pytest.raises(SystemExit, match=words):
-            compare_models.main(['--model', str(path), 'a.pth', word])
-    pair = str(path), str(folder / 'seg_sapa.pth')
-    for tool, words in (
-        (compare_models, [str(image), '--model', *pair]),
-        (visualize_sapa, [*pair, str(image)]),
+        said = error(monkeypatch, COMPARE, '--model', path, 'a.pth', word)
+        assert words in said
+    pair = path, folder / 'seg_sapa.pth'
+    for tool, *words in (
+        (COMPARE, image, '--model', *pair),
+        (VISUALIZE, *pair, image),
     ):
-        for out in (path, path / 'sheet.png'):  # it is a file
-            with pytest.raises(SystemExit, match='expected a folder, got'):
-                tool.main([*words, '--device', 'cpu', '--out', str(out)])
+        for out in (path, path / 'figure.png'):  # it is a file
+            out = '--device', 'cpu', '--out', out
+            said = error(monkeypatch, tool, *words, *out)
+            assert 'expected a folder, got' in said
 
 
-@KINDS
-def test_checkpoints_of_other_models_are_named(kind, write, folder, tmp_path):
-    path = write(kind, lambda cfg: None)
-    image = str(folder / 'images/a.png')
+def test_checkpoints_of_other_models_are_named(
+    kind, write, folder, tmp_path, monkeypatch
+):
+    path, image = write(kind), folder / 'images/a.png'
     whole = (folder / f'{kind}_sapa.pth').read_bytes()
     other = folder / f'{dict(seg="det", det="seg")[kind]}_sapa.pth'
+    checkpoint = tmp_path / 'x.pth'
     for content, words in (
-        (whole[:-300], 'expected a checkpoint'),
-        (other.read_bytes(), r'does not fit .*\.py: 0 of \d+ weights fit'),
+        (whole[:-300], 'x.pth: expected a checkpoint'),
+        (other.read_bytes(), f'x.pth does not fit {path}: 0 of '),
     ):
-        checkpoint = tmp_path / 'x.pth'
         checkpoint.write_bytes(content)
-        pair = [str(path), str(checkpoint)]
-        for tool, arguments in (
-            (compare_models, [image, '--model', *pair]),
-            (visualize_sapa, [*pair, image]),
+        for tool, *arguments in (
+            (COMPARE, image, '--model', path, checkpoint),
+            (VISUALIZE, path, checkpoint, image),
         ):
-            arguments = [*arguments, '--device', 'cpu']
-            with pytest.raises(SystemExit, match=f'x.pth:? {words}'):
-                tool.main(arguments)
+            out = '--device', 'cpu', '--out', tmp_path / 'out'
+            assert words in error(monkeypatch, tool, *arguments, *out)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +151,6 @@ def test_data_of_other_classes_is_named(write, compare, folder):
     path = write('seg', change)
     with pytest.raises(SystemExit, match='ground, disc, .* got spiral, bar'):
         compare(path)
-    # Of no truth nothing is known but by the checkpoint.
+    # Without ground truth the checkpoint alone tells the classes.
     _, _, classes, *_ = compare(path, folder / 'images/a.png')
     assert classes[0] == 'ground'

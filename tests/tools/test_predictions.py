@@ -1,4 +1,4 @@
-"""What the tools draw is what test.py tests, whatever the config is like."""
+"""The tools draw the predictions that test.py tests, for any config."""
 
 import json
 
@@ -13,7 +13,7 @@ from mmsapa.engine.runner import build_runner
 
 from ..helpers import save_weights
 from ..pure_python import write_pure_python
-from .conftest import KINDS, LIBRARIES
+from .conftest import LIBRARIES, same
 
 
 def resized(dataset):
@@ -68,7 +68,6 @@ def run_test(path, checkpoint, work_dir):
     return hook.found
 
 
-@KINDS
 def test_what_is_drawn_is_what_is_tested(
     kind, write, compare, folder, tmp_path
 ):
@@ -79,11 +78,9 @@ def test_what_is_drawn_is_what_is_tested(
     for row, sample in zip(rows, found):
         (prediction,) = row.predictions.values()
         if kind == 'seg':
-            expected = sample.pred_sem_seg.data[0].numpy()
-            np.testing.assert_array_equal(prediction, expected)
+            same(prediction, sample.pred_sem_seg.data[0].numpy())
         else:
-            expected = sample.pred_instances
-            np.testing.assert_array_equal(prediction.bboxes, expected.bboxes)
+            same(prediction, sample.pred_instances)
         assert row.ground_truth is not None
     # The same scene by another pipeline, or nothing was shown.
     first, last = (
@@ -106,11 +103,9 @@ def test_the_preprocessor_may_stand_outside_of_the_model(
     ((row,), *_) = compare(path, '--indices', 0)
     sample, _ = run_test(path, folder / 'seg_sapa.pth', tmp_path)
     (prediction,) = row.predictions.values()
-    expected = sample.pred_sem_seg.data[0].numpy()
-    np.testing.assert_array_equal(prediction, expected)
+    same(prediction, sample.pred_sem_seg.data[0].numpy())
 
 
-@KINDS
 def test_images_of_ones_own_take_the_pipeline_of_the_test(
     kind, write, visualize, folder
 ):
@@ -122,7 +117,6 @@ def test_images_of_ones_own_take_the_pipeline_of_the_test(
     assert seen.shape == (96, 96, 3)
 
 
-@KINDS
 def test_without_test_data_classes_are_those_of_the_checkpoint(
     kind, write, visualize, compare, folder
 ):
@@ -139,7 +133,6 @@ def test_without_test_data_classes_are_those_of_the_checkpoint(
         compare(path)
 
 
-@KINDS
 def test_a_checkpoint_without_classes_takes_those_of_the_data(
     kind, write, compare, folder, tmp_path
 ):
@@ -147,7 +140,7 @@ def test_a_checkpoint_without_classes_takes_those_of_the_data(
     torch.save(dict(state_dict=saved['state_dict']), tmp_path / 'bare.pth')
     image = folder / 'images/a.png'
     _, _, classes, *_ = compare(
-        write(kind, lambda cfg: None), image, checkpoint=tmp_path / 'bare.pth'
+        write(kind), image, checkpoint=tmp_path / 'bare.pth'
     )
     assert classes[-1] == 'spiral'
 
@@ -173,7 +166,6 @@ def strip_annotations(cfg, tmp_path):
     dataset.ann_file = str(path)
 
 
-@KINDS
 def test_data_without_annotations_has_no_column_of_them(
     kind, write, compare, tmp_path, capsys
 ):
@@ -241,29 +233,28 @@ def test_binary_segmentors_are_drawn(count, write, compare, folder, tmp_path):
     path = write('seg', change)
     checkpoint = tmp_path / 'binary.pth'
     save_weights(checkpoint, path, dataset_meta=meta)
-    truth = np.zeros((67, 45), np.uint8)
-    truth[:20] = 1
-    cv2.imwrite(str(tmp_path / 'a.png'), truth)
-    words = folder / 'images/a.png', '--truth', tmp_path, '--difference'
-    ((row,), colours, classes, *_) = compare(
-        path, *words, checkpoint=checkpoint
+    expected = np.zeros((67, 45), np.uint8)
+    expected[:20] = 1
+    cv2.imwrite(str(tmp_path / 'a.png'), expected)
+    words = folder / 'images/a.png', '--ground-truth', tmp_path
+    ((row,), colors, classes, *_) = compare(
+        path, *words, '--difference', checkpoint=checkpoint
     )
     (labels,) = row.predictions.values()
-    assert labels.dtype.kind == 'i' and labels.shape == truth.shape
+    assert labels.dtype.kind == 'i' and labels.shape == expected.shape
     assert set(np.unique(labels)) == {0, 1}
-    assert classes[1] == 'crack' and len(classes) == len(colours) == 2
-    assert [*colours[1]] == palette[-1]
-    np.testing.assert_array_equal(row.ground_truth, truth)
+    assert classes[1] == 'crack' and len(classes) == len(colors) == 2
+    assert [*colors[1]] == palette[-1]
+    np.testing.assert_array_equal(row.ground_truth, expected)
 
 
 # ---- configs in pure Python -------------------------------------------------
 
 
-@KINDS
 def test_configs_in_pure_python_are_read(
     kind, write, compare, visualize, folder, tmp_path
 ):
-    text = write(kind, lambda cfg: None)
+    text = write(kind)
     rows, *_ = compare(text)
     pure = tmp_path / 'pure' / f'{kind}.py'
     pure.parent.mkdir()
@@ -272,13 +263,6 @@ def test_configs_in_pure_python_are_read(
     again, *_ = compare(pure)
     for row, other in zip(rows, again, strict=True):
         assert list(other.predictions) == ['SAPA-G']
-        for a, b in zip(row.predictions.values(), other.predictions.values()):
-            np.testing.assert_array_equal(
-                getattr(a, 'bboxes', a), getattr(b, 'bboxes', b)
-            )
-        a, b = (
-            getattr(x.ground_truth, 'bboxes', x.ground_truth)
-            for x in (row, other)
-        )
-        np.testing.assert_array_equal(a, b)
+        same(*(x.predictions['SAPA-G'] for x in (row, other)))
+        same(row.ground_truth, other.ground_truth)
     assert len(visualize(pure, folder / 'images/a.png')) == 1

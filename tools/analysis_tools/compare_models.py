@@ -1,47 +1,54 @@
-r"""Draw what several models make of the same images, side by side.
+r"""Draw the predictions of several models for the same images, side by side.
 
     python tools/analysis_tools/compare_models.py IMAGE_OR_FOLDER ... \
         --model CONFIG CHECKPOINT --model CONFIG CHECKPOINT ...
 
-Segmentors of MMSegmentation or detectors of MMDetection. Without images, some
-of the first config's test data are drawn, with their truth. Each model reads
-images by the pipeline of its own test_dataloader, as tools/test.py does; what
-is no image in a folder is left out, and named at the end. A model may bring
-settings of its own, so that one config serves for several operators:
+Models are segmentors of MMSegmentation or detectors of MMDetection. Without
+images, the tool draws some of the first config's test data with ground truth.
+Each model reads images by the pipeline of its own test_dataloader, as
+tools/test.py does; files of a folder that are no images are skipped, and named
+at the end. A model can have settings of its own, so that one config serves for
+several upsamplers:
 
     --model CONFIG CHECKPOINT model.decode_head.upsample_cfg.variant=B
 
-Boxes mark the regions where the predictions differ most, or, of a single model
-with truth, where it is wrong; they are enlarged under every map.
+Boxes mark the regions where the predictions differ most, or, for a single
+model with ground truth, where it is wrong; they are enlarged below every map.
 """
 
 import argparse
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from tqdm import tqdm
 
-from mmsapa.datasets.ground_truth import label_map, test_data, test_items
-from mmsapa.engine.config import library_of, type_name
+from mmsapa.datasets.ground_truth import (
+    add_label_maps,
+    check_ground_truth,
+    test_data,
+    test_items,
+)
+from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
-    Unusable,
+    ImageError,
     find_images,
-    leave_out,
     make_folder,
+    png_or_folder,
     read_image,
+    report,
     save,
-    sheet_or_folder,
-    tell,
 )
 from mmsapa.engine.inference import (
+    check_classes,
     device_of,
     legend_of,
     load_model,
-    metainfo_of,
     predict,
+    upsampler_of,
 )
 from mmsapa.engine.runner import (
     check_checkpoint,
@@ -51,20 +58,12 @@ from mmsapa.engine.runner import (
 )
 from mmsapa.visualization import Comparison, Detections, draw_comparison
 
-# Items of the test data where none are named.
+# Items of the test data that are drawn by default.
 FIRST = 4
 
 
-# ---- models -----------------------------------------------------------------
-
-
 def read_models(args):
-    """Read the configs; their library and classes must be the same.
-
-    Returns:
-        dict[str, tuple[Config, str]]: Config and checkpoint by the name of
-        the model.
-    """
+    """Read config and checkpoint path of each model, by its name."""
     found = []
     for config, *rest in args.model:
         if not rest:
@@ -81,9 +80,9 @@ def read_models(args):
             sys.exit(
                 f'Expected models of one library, got {library_of(first)} in '
                 f'{first.filename} and {library_of(cfg)} in {cfg.filename}; '
-                'compare them apart.'
+                'compare them separately.'
             )
-    names = args.names or [name_of(cfg) for cfg, _ in found]
+    names = args.names or [upsampler_of(cfg) for cfg, _ in found]
     if len(names) != len(found) or len(set(names)) != len(names):
         sys.exit(
             f'Expected {len(found)} different names for the models, got '
@@ -93,115 +92,32 @@ def read_models(args):
 
 
 def settings_of(words):
-    """Settings of one model, as ``--cfg-options`` has them."""
-    settings = {}
+    """Parse the settings of one model, as ``--cfg-options`` are parsed."""
     for word in words:
-        key, sign, value = word.partition('=')
+        key, sign, _ = word.partition('=')
         if not (key and sign):
             sys.exit(
                 f'--model: expected KEY=VALUE after the checkpoint, got '
                 f'{word}; images go before the first --model.'
             )
-        try:
-            settings[key] = DictAction._parse_iterable(value)
-        except AssertionError as error:  # brackets that are not closed
-            sys.exit(f'--model: {word}: {error}')
-    return settings
+    parsed = argparse.Namespace()
+    try:
+        DictAction([], 'settings')(None, parsed, words)
+    except AssertionError as error:  # brackets that are not closed
+        sys.exit(f'--model: {" ".join(words)}: {error}')
+    return parsed.settings
 
 
-def name_of(cfg):
-    """The upsampler that a config names; 'baseline' where it names none."""
-    found = find_upsampler(cfg.model)
-    if found is None:
-        return 'baseline'
-    name = type_name(found)
-    if name.lower() == 'sapa':
-        return f'SAPA-{found.get("variant", "G")}'
-    return name
-
-
-def find_upsampler(node):
-    """The first ``upsample_cfg`` with a type, from the top downwards."""
-    if isinstance(node, (list, tuple)):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return None
-    here = node.get('upsample_cfg')
-    if isinstance(here, dict) and 'type' in here:
-        return here
-    found = (find_upsampler(value) for value in node.values())
-    return next(filter(None, found), None)
-
-
-def check_classes(models):
-    """Stop unless the classes of all models are known and the same."""
-    (first, model), *others = models.items()
-    for name, other in models.items():
-        if not other.dataset_meta.get('classes'):
-            sys.exit(
-                f'Expected the names of the classes in the checkpoint of '
-                f'{name} or in the data of its config, got neither.'
-            )
-    expected = tuple(model.dataset_meta['classes'])
-    for name, other in others:
-        classes = tuple(other.dataset_meta['classes'])
-        if classes != expected:
-            sys.exit(
-                f'Expected the same classes in all models, got '
-                f'{some(expected)} in {first} and {some(classes)} in {name}.'
-            )
-
-
-def check_truth(cfg, items, model):
-    """Stop if the ground truth has other classes than the models."""
-    known = tuple(metainfo_of(cfg).get('classes') or ())
-    classes = tuple(model.dataset_meta['classes'])
-    if known not in ((), classes) and any(x.truth is not None for x in items):
-        sys.exit(
-            f'Expected the classes of the models, {some(classes)}, in the '
-            f'data of {cfg.filename} too, got {some(known)}; name the config '
-            'that was trained, or images without --truth.'
-        )
-
-
-def some(words):
-    more = f', … ({len(words)})' if len(words) > 4 else ''
-    return ', '.join(map(str, words[:4])) + more
-
-
-# ---- images -----------------------------------------------------------------
-
-
-def own_items(cfg, items, folder):
-    """Add the truth of each image that the user names, from a folder."""
-    if library_of(cfg) != 'mmseg':
-        sys.exit(
-            '--truth: expected models of MMSegmentation, got detectors; '
-            "leave images out to draw the config's test data with its truth."
-        )
-    meta = metainfo_of(cfg)
-    for item in items:
-        places = [
-            Path(folder) / f'{part}.png'
-            for part in (item.name, Path(item.path).stem)
-        ]
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
-            sys.exit(f'There is no truth {places[0]} for {item.path}.')
-        info = dict(
-            seg_map_path=str(found),
-            reduce_zero_label=meta.get('reduce_zero_label'),
-            label_map=meta.get('label_map'),
-            seg_fields=[],
-        )
-        truth, _ = label_map(cfg, info)
-        yield item._replace(truth=truth)
-
-
-def chosen_items(cfg, indices):
-    """Items of the test data, the first ones where none are named."""
+def read_items(cfg, args):
+    """List what to draw, and what was skipped."""
+    if args.images:
+        items, skipped = find_images(args.images)
+        if args.ground_truth:
+            items = add_label_maps(cfg, items, args.ground_truth)
+        return items, skipped
     check_data(cfg, 'test_dataloader')
     data = test_data(cfg)
+    indices = args.indices
     if indices is None:
         indices = range(min(FIRST, len(data)))
     for index in indices:
@@ -210,14 +126,15 @@ def chosen_items(cfg, indices):
                 f'--indices: expected numbers from 0 to {len(data) - 1}, '
                 f'got {index}.'
             )
-    return test_items(cfg, data, indices)
-
-
-# ---- command line -----------------------------------------------------------
+    items = test_items(cfg, data, indices)
+    lacking = Counter(item.lacking for item in items if item.lacking)
+    for why, count in lacking.items():
+        print(f'No ground truth is drawn for {count} of {len(items)}: {why}.')
+    return items, []
 
 
 def compare(items, models, args, skipped):
-    """Yield a row of the sheet for each image that all models can take."""
+    """Yield a row of the figure for each image that all models can take."""
     with tqdm(total=len(items) * len(models)) as bar:
         for item in items:
             bar.set_description(Path(item.path).name)
@@ -227,49 +144,40 @@ def compare(items, models, args, skipped):
                 for name, model in models.items():
                     predictions[name] = predict(model, item, args.score_thr)
                     bar.update()
-            except Unusable as error:
+            except ImageError as error:
+                if not item.in_folder:
+                    raise
                 bar.update(len(models) - len(predictions))
-                leave_out(item, error, skipped)
+                skipped.append(str(error))
                 continue
-            truth = item.truth
-            if isinstance(truth, Detections) and not all(
-                p.masks is not None for p in predictions.values()
+            ground_truth = item.ground_truth
+            if isinstance(ground_truth, Detections) and not all(
+                found.masks is not None for found in predictions.values()
             ):
-                truth = truth._replace(masks=None)
-            yield Comparison(image, predictions, truth, args.boxes, item.name)
+                ground_truth = ground_truth._replace(masks=None)
+            yield Comparison(
+                image, predictions, ground_truth, args.boxes, item.name
+            )
 
 
 def draw(rows, path, model, args):
+    legend = legend_of(model.dataset_meta, library_of(model.cfg))
     try:
-        figure = draw_comparison(
-            rows,
-            *legend_of(model.dataset_meta, library_of(model.cfg)),
-            args.zooms,
-            args.difference,
-        )
+        figure = draw_comparison(rows, *legend, args.zooms, args.difference)
     except ValueError as error:
         sys.exit(str(error))
     save(figure, path)
+    return path
 
 
 def run(args):
-    """Compare, and write the pictures.
-
-    Returns:
-        tuple[list[Path], list[str]]: Pictures that were written, and why
-        images were left out.
-    """
+    """Write the figures, and report them."""
     configs = read_models(args)
     cfg, _ = next(iter(configs.values()))
     single = args.out.suffix == '.png'
     make_folder(args.out.parent if single else args.out)
-    # Before models are loaded, so that a wrong name is found at once.
-    if args.images:
-        items, skipped = find_images(args.images)
-        if args.truth:
-            items = list(own_items(cfg, items, args.truth))
-    else:
-        items, skipped = chosen_items(cfg, args.indices), []
+    # Before models are loaded, to report a wrong name at once.
+    items, skipped = read_items(cfg, args)
     models = {
         name: load_model(
             *pair, args.device, 'after the checkpoint as KEY=VALUE'
@@ -278,18 +186,17 @@ def run(args):
     }
     check_classes(models)
     model = next(iter(models.values()))
-    check_truth(cfg, items, model)
+    check_ground_truth(cfg, items, model.dataset_meta['classes'])
     rows = compare(items, models, args, skipped)
     if single:
         rows = list(rows)
-        if rows:
-            draw(rows, args.out, model, args)
-        return [args.out] * bool(rows), skipped
-    written = []
-    for row in rows:
-        written.append(args.out / f'{row.name}.png')
-        draw([row], written[-1], model, args)
-    return written, skipped
+        written = [draw(rows, args.out, model, args)] if rows else []
+    else:
+        written = [
+            draw([row], args.out / f'{row.name}.png', model, args)
+            for row in rows
+        ]
+    print(report(written, skipped))
 
 
 def box_of(text):
@@ -302,7 +209,7 @@ def box_of(text):
     return x, y, w, h
 
 
-def parse_args(argv):
+def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -311,7 +218,7 @@ def parse_args(argv):
         'images',
         nargs='*',
         metavar='IMAGE_OR_FOLDER',
-        help="images of any size; by default some of the config's test data",
+        help="images of any size (default: some of the config's test data)",
     )
     parser.add_argument(
         '--model',
@@ -319,19 +226,19 @@ def parse_args(argv):
         action='append',
         required=True,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='a column; KEY=VALUE after the checkpoint replaces settings of '
-        'the config; the first model is the one that others are held against',
+        help='a column; KEY=VALUE after the checkpoint overrides settings of '
+        'the config; the first model is the one the others are compared with',
     )
     parser.add_argument(
         '--names',
         nargs='+',
         metavar='NAME',
-        help='of the columns; by default the upsampler in the config',
+        help='of the columns (default: the upsampler in the config)',
     )
     parser.add_argument(
-        '--truth',
+        '--ground-truth',
         metavar='FOLDER',
-        help='label maps, PNG files of the names of the images, with labels '
+        help='label maps, PNG files with the names of the images, with labels '
         "as in the data set of the first config's test_dataloader",
     )
     parser.add_argument(
@@ -353,12 +260,13 @@ def parse_args(argv):
         nargs='+',
         type=box_of,
         metavar='x,y,w,h',
-        help='regions to enlarge in their place, in pixels of the images',
+        help='regions to enlarge instead, in pixels of the images',
     )
     parser.add_argument(
         '--difference',
         action='store_true',
-        help='show where each is right and wrong, or differs from the first',
+        help='show where each model is right and wrong, or differs from the '
+        'first',
     )
     parser.add_argument(
         '--score-thr',
@@ -370,24 +278,24 @@ def parse_args(argv):
         '--device',
         type=device_of,
         default=get_device(),
-        help='cpu or cuda:0, for example',
+        help='for example cpu or cuda:0',
     )
     parser.add_argument(
         '--out',
-        type=sheet_or_folder,
+        type=png_or_folder,
         default=Path('comparison.png'),
-        help='FILE.png for one sheet, or a folder that gets a picture of '
-        'each image (default: comparison.png)',
+        help='FILE.png for a single figure, or a folder for one figure per '
+        'image (default: comparison.png)',
     )
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    # The libraries' asides would tear the progress bar.
+def main():
+    args = parse_args()
+    # Warnings of the libraries would break the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
-    with interruptible('Stopped; pictures that were done are kept.'):
-        tell(*run(args))
+    with interruptible('Stopped; finished pictures are kept.'):
+        run(args)
 
 
 if __name__ == '__main__':

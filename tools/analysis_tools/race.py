@@ -582,7 +582,10 @@ def draw_sheet(out, cfg, rows, seed, count=3):
             predictions[name] = stored.astype(int) - shift
         comparisons.append(
             Comparison(
-                read_image(item), predictions, item.truth, name=item.name
+                read_image(item),
+                predictions,
+                item.ground_truth,
+                name=item.name,
             )
         )
     if comparisons:

@@ -1,12 +1,13 @@
-"""Draw what happens inside of a model's SAPA layers.
+"""Draw features and kernels inside a model's SAPA layers.
 
     python tools/analysis_tools/visualize_sapa.py CONFIG CHECKPOINT IMAGE ...
 
-For each image a sheet with two rows a stage: encoder and decoder feature,
-what SAPA, bilinear and nearest interpolation make of the latter, and SAPA's
-kernels (the supplement's Fig. S4). Images may have any size, and segmentors
-take them as a whole, by the pipeline of the config's test_dataloader; folders
-are searched for images, and what is none there is named at the end.
+Each image gets a figure with two rows for each layer: encoder and decoder
+feature, the latter upsampled by SAPA, by bilinear and by nearest
+interpolation, and SAPA's kernels (the supplement's Fig. S4). Images can have
+any size; segmentors take them as a whole, by the pipeline of the config's
+test_dataloader. Files of a folder that are no images are skipped, and named at
+the end.
 """
 
 import argparse
@@ -19,13 +20,12 @@ from tqdm import tqdm
 
 from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
-    Unusable,
+    ImageError,
     find_images,
-    leave_out,
     make_folder,
+    png_or_folder,
+    report,
     save,
-    sheet_or_folder,
-    tell,
 )
 from mmsapa.engine.inference import device_of, infer, load_model
 from mmsapa.engine.runner import (
@@ -38,16 +38,11 @@ from mmsapa.visualization import draw_sapa_figure, find_stages, record
 
 
 def run(args):
-    """Draw, and write the sheets.
-
-    Returns:
-        tuple[list[Path], list[str]]: Sheets that were written, and why
-        images were left out.
-    """
+    """Write the figures, and report them."""
     cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
     if library_of(cfg) == 'mmseg':
-        # A sliding window would show its first place alone.
+        # Of a sliding window only the first position would be recorded.
         cfg.model.test_cfg = dict(
             cfg.model.get('test_cfg') or {}, mode='whole'
         )
@@ -61,28 +56,25 @@ def run(args):
     model = load_model(
         cfg, args.checkpoint, args.device, 'by --cfg-options KEY=VALUE'
     )
+    if args.list:
+        print(*find_stages(model), sep='\n')
+        return
+    find_stages(model, args.stages)
+    make_folder(args.out.parent if single else args.out)
     written = []
-    try:
-        if args.list:
-            print(*find_stages(model), sep='\n')
-            return [], []
-        find_stages(model, args.stages)
-        make_folder(args.out.parent if single else args.out)
-        for item in tqdm(items):
-            try:
-                with record(model, args.stages) as recording:
-                    infer(model, item)
-            except Unusable as error:
-                leave_out(item, error, skipped)
-                continue
-            sheet = draw_sapa_figure(recording, args.points, args.channel)
-            written.append(
-                args.out if single else args.out / f'{item.name}.png'
-            )
-            save(sheet, written[-1])
-    except ValueError as error:
-        sys.exit(str(error))
-    return written, skipped
+    for item in tqdm(items):
+        try:
+            with record(model, args.stages) as recording:
+                infer(model, item)
+        except ImageError as error:
+            if not item.in_folder:
+                raise
+            skipped.append(str(error))
+            continue
+        figure = draw_sapa_figure(recording, args.points, args.channel)
+        written.append(args.out if single else args.out / f'{item.name}.png')
+        save(figure, written[-1])
+    print(report(written, skipped))
 
 
 def point_of(text):
@@ -95,15 +87,15 @@ def point_of(text):
     return x, y
 
 
-def parse_args(argv):
+def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config of a model with SAPA in it')
-    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('config', help='config of a model with SAPA layers')
+    parser.add_argument('checkpoint', help='checkpoint file or its address')
     parser.add_argument(
-        'images', nargs='*', metavar='IMAGE_OR_FOLDER', help='what to look at'
+        'images', nargs='*', metavar='IMAGE_OR_FOLDER', help='what to draw'
     )
     parser.add_argument(
         '--stages',
@@ -121,46 +113,49 @@ def parse_args(argv):
         default=[],
         metavar='x,y',
         help='up to three pixels of the image, as the model sees it, whose '
-        'kernels are drawn (default: the most decided ones)',
+        'kernels are drawn (default: those of least entropy)',
     )
     parser.add_argument(
         '--channel',
         type=int,
         help='show one channel of the features (default: their principal '
-        'components as colours)',
+        'components as colors)',
     )
     parser.add_argument(
         '--out',
-        type=sheet_or_folder,
-        default=Path('sapa_sheets'),
-        help='folder for the sheets, or FILE.png for a single one (default: '
-        'sapa_sheets)',
+        type=png_or_folder,
+        default=Path('sapa_figures'),
+        help='folder for the figures, or FILE.png for a single one (default: '
+        'sapa_figures)',
     )
     parser.add_argument(
         '--device',
         type=device_of,
         default=get_device(),
-        help='cpu or cuda:0, for example',
+        help='for example cpu or cuda:0',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=KeyValues,
         metavar='KEY=VALUE',
-        help='settings that replace those of the config',
+        help='settings that override those of the config',
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     if not args.images and not args.list:
         parser.error('expected images or folders of them, got none.')
     return args
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    # The libraries' asides would tear the progress bar.
+def main():
+    args = parse_args()
+    # Warnings of the libraries would break the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
-    with interruptible('Stopped; sheets that were done are kept.'):
-        tell(*run(args))
+    with interruptible('Stopped; finished figures are kept.'):
+        try:
+            run(args)
+        except ValueError as error:  # stages, points or channel do not fit
+            sys.exit(str(error))
 
 
 if __name__ == '__main__':
