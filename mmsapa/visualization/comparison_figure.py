@@ -23,9 +23,16 @@ BOX_STYLES = (
     ('black', 'white', '-'),
     ('white', 'black', (0, (0.8, 1.2))),
 )
-LEGEND = dict(loc='lower center', frameon=False, fontsize=TEXT_SIZE)
-LEGEND |= dict(borderpad=0, borderaxespad=0, columnspacing=1.4)
-LEGEND |= dict(handlelength=1.4, handletextpad=0.5)
+LEGEND = dict(
+    loc='lower center',
+    frameon=False,
+    fontsize=TEXT_SIZE,
+    borderpad=0,
+    borderaxespad=0,
+    columnspacing=1.4,
+    handlelength=1.4,
+    handletextpad=0.5,
+)
 
 
 def draw_comparison(

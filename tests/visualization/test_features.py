@@ -52,10 +52,10 @@ def test_what_overflowed_spoils_no_other_color():
 
 
 def test_quantiles_of_more_values_than_pytorch_takes():
-    values = torch.arange(2.0**24 + 9).expand(2, -1)
+    values = torch.arange(2.0**24 + 9)
     with pytest.raises(RuntimeError, match='too large'):
         values.quantile(0.5, -1)
-    assert quantile(values, 0.5).tolist() == pytest.approx([2**23] * 2, 1e-5)
+    assert float(quantile(values, 0.5)) == pytest.approx(2**23, 1e-5)
 
 
 def kernels(*weights):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsapa.datasets.demo_data import make_dataset
 from mmsapa.engine.runner import build_runner
 from mmsapa.registry import HOOKS
 
@@ -12,26 +11,28 @@ from .. import helpers
 
 HOOK = dict(type='mmsapa.SAPAVisualizationHook', interval=2, stages=['.0'])
 FAR = [(10000, 10000)]
+WIDTH = 1050  # of a figure, in pixels
 
 
-@pytest.fixture(params=['seg', 'det'])
-def train(request, tmp_path, scope):
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    """Configs of small models, by kind, with their data."""
+    folder = tmp_path_factory.mktemp('hook')
+    return {
+        kind: helpers.write_config(
+            folder / f'{kind}.py', kind, helpers.make_data(folder, kind)
+        )
+        for kind in ('seg', 'det')
+    }
+
+
+@pytest.fixture
+def train(configs, tmp_path, scope):
     """Train four iterations, with or without the hook."""
-    kind = request.param
-    scope(dict(seg='mmseg', det='mmdet')[kind])
-    layout, root = dict(
-        seg=('ade', 'ade/ADEChallengeData2016'), det=('coco', 'coco')
-    )[kind]
-    make_dataset(str(tmp_path), layout, 8, 2, size=64, nproc=1)
-    text = helpers.SMALL[kind] + helpers.COMMON
-    base = repr(str(helpers.ROOT / helpers.CONFIGS[kind]))
-    path = tmp_path / 'config.py'
-    path.write_text(
-        f'_base_ = {base}{text.replace("{root}", str(tmp_path / root))}'
-    )
 
-    def run(name, **settings):
-        cfg = Config.fromfile(path)
+    def train(name, kind='seg', **settings):
+        cfg = Config.fromfile(configs[kind])
+        scope(cfg.default_scope)
         cfg.merge_from_dict(settings)
         cfg.work_dir = str(tmp_path / name)
         # mmengine keeps a visualizer for every name, with its folder.
@@ -45,31 +46,27 @@ def train(request, tmp_path, scope):
         runner.train()
         return runner, tmp_path / name
 
-    return run
+    return train
 
 
-def test_writes_sheets_and_changes_nothing(train):
-    with_hook, folder = train('with', custom_hooks=[HOOK])
-    without, _ = train('without', custom_hooks=[])
+@pytest.mark.parametrize('kind', ['seg', 'det'])
+def test_writes_figures_and_changes_nothing(train, kind):
+    with_hook, folder = train('with', kind, custom_hooks=[HOOK])
+    without, _ = train('without', kind, custom_hooks=[])
     for key, tensor in without.model.state_dict().items():
         assert torch.equal(tensor, with_hook.model.state_dict()[key]), key
-    sheets = {path.name: path for path in folder.rglob('sapa_*.png')}
+    figures = {path.name: path for path in folder.rglob('sapa_*.png')}
     # Every second iteration, and the first image of the validation.
-    assert set(sheets) == {
+    assert set(figures) == {
         'sapa_train_2.png',
         'sapa_train_4.png',
         'sapa_val_0_4.png',
     }
-    for path in sheets.values():
-        assert cv2.imread(str(path)).std() > 20
-    assert not any(
-        module._forward_hooks
-        for name, module in with_hook.model.named_modules()
-        if 'upsamplers' in name
-    )
+    for path in figures.values():
+        assert cv2.imread(str(path)).shape[1] == WIDTH
 
 
-def test_sheets_reach_tensorboard(train):
+def test_figures_reach_tensorboard(train):
     reader = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator'
     )
@@ -81,12 +78,12 @@ def test_sheets_reach_tensorboard(train):
     board = reader.EventAccumulator(str(events)).Reload()
     assert set(board.Tags()['images']) == {'sapa_train', 'sapa_val_0'}
     assert [e.step for e in board.Images('sapa_train')] == [2, 4]
-    (sheet, _) = board.Images('sapa_train')
-    pixels = np.frombuffer(sheet.encoded_image_string, np.uint8)
-    assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).std() > 20
+    (figure, _) = board.Images('sapa_train')
+    pixels = np.frombuffer(figure.encoded_image_string, np.uint8)
+    assert cv2.imdecode(pixels, cv2.IMREAD_COLOR).shape[1] == WIDTH
 
 
-def test_a_sheet_that_fails_stops_no_training(train):
+def test_a_figure_that_fails_stops_no_training(train):
     # Only the images tell that there is no such pixel.
     runner, folder = train('outside', custom_hooks=[dict(HOOK, points=FAR)])
     assert runner.iter == 4
