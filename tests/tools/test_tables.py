@@ -14,7 +14,7 @@ from mmsapa.engine.config import read_config
 from mmsapa.engine.inference import build_model
 from mmsapa.evaluation.complexity import count
 
-from ..helpers import COMMON, QUICK, ROOT, call, make_data, write_config
+from ..helpers import COMMON, QUICK, ROOT, call, error, make_data, write_config
 from ..upsamplers.helpers import sapa_macs as expected_macs
 
 TOOL = 'analysis_tools/published_tables'
@@ -202,6 +202,13 @@ def test_our_tool_prints_the_counts(monkeypatch, capsys, tmp_path):
     assert f'Parameters: {counts["params"] / 1e6:.3f} M' in text
     assert f'FLOPs: {counts["flops"] / 1e9:.3f} G' in text
     assert f'as papers count: {counts["products"] / 1e9:.3f} G' in text
+
+
+def test_our_tool_says_what_cannot_be_built(monkeypatch, tmp_path):
+    config = write_config(tmp_path / 'config.py', 'seg', tmp_path)
+    arguments = ('--cfg-options', 'model.decode_head.channels=x')
+    text = error(monkeypatch, 'analysis_tools/get_flops', config, *arguments)
+    assert 'its model cannot be built: ' in text
 
 
 def test_maskformer_is_counted_and_left_as_it_was(scope):

@@ -12,7 +12,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmsapa.engine.config import read_config
+from mmsapa.engine.config import ConfigError, read_config
 from mmsapa.engine.inference import build_model
 from mmsapa.evaluation.complexity import count
 
@@ -46,7 +46,11 @@ def main():
     args = parse_args()
     cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    counts = count(build_model(cfg), tuple(args.shape))
+    try:
+        model = build_model(cfg)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
+    counts = count(model, tuple(args.shape))
     print(f'Image: {"x".join(map(str, args.shape))}')
     print(f'Parameters: {counts["params"] / 1e6:.3f} M')
     print(f'FLOPs: {counts["flops"] / 1e9:.3f} G multiply-accumulates')
