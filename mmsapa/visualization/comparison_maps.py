@@ -73,7 +73,7 @@ def score(prediction, ground_truth, num_classes) -> tuple[float, str]:
 def paint_disagreement(row: Comparison, num_classes) -> Map:
     """Paint pixels darker the more pairs of predictions differ there."""
     pairs = len(row.predictions) * (len(row.predictions) - 1) / 2
-    share = disagreement(row, num_classes) / max(1, pairs)
+    share = disagreement(row, num_classes) / pairs
     return Map(np.uint8(255 * (1 - share))[..., None].repeat(3, -1))
 
 
