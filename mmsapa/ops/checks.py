@@ -29,24 +29,6 @@ def autocast_dtype(device_type: str):
     return None
 
 
-def cast_for_autocast(dtype: torch.dtype | None, *tensors: Tensor) -> list:
-    """Cast what autocast casts: the known dtypes but float64.
-
-    Args:
-        dtype (torch.dtype, optional): Autocast's, or None where it is off.
-        *tensors (Tensor): Any.
-
-    Returns:
-        list[Tensor]: The tensors, in ``dtype`` where that is given.
-    """
-    return [
-        tensor.to(dtype)
-        if dtype and tensor.dtype in DTYPES and tensor.dtype != torch.float64
-        else tensor
-        for tensor in tensors
-    ]
-
-
 def check_sapa(
     name: str,
     query: Tensor,

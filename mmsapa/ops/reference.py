@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .checks import (
     accumulate_dtype,
-    autocast_dtype,
-    cast_for_autocast,
     check_eps,
     check_projection,
     check_sapa,
@@ -25,8 +23,8 @@ def sapa_kernels(
     """The weights by which :func:`sapa_upsample` takes its means.
 
     Plain PyTorch, for pictures and tests: it takes many times as long as the
-    upsampling itself, and can be differentiated any number of times. Under
-    autocast both inputs are cast to autocast's dtype.
+    upsampling itself, and can be differentiated any number of times. Sums
+    are in float32 or wider, under autocast too.
 
     Args:
         query (Tensor[N, E, Hq, Wq]): As in :func:`sapa_upsample`.
@@ -44,9 +42,6 @@ def sapa_kernels(
         ValueError: As :func:`sapa_upsample`.
     """
     check_sapa('sapa_kernels', query, key, None, kernel_size, scale_factor)
-    query, key = cast_for_autocast(
-        autocast_dtype(query.device.type), query, key
-    )
     weights = _weights(query, key, kernel_size, scale_factor)
     return weights.to(query.dtype)
 

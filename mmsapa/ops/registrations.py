@@ -14,8 +14,8 @@ from torch.autograd import Function
 
 from . import torch_private
 from .checks import (
+    DTYPES,
     autocast_dtype,
-    cast_for_autocast,
     check_eps,
     check_projection,
     check_result,
@@ -256,7 +256,13 @@ _sapa_upsample = _register(
 
 def _autocast(device_type, *args):
     """Cast the tensors; kernels accumulate in float32 anyway."""
-    tensors = cast_for_autocast(autocast_dtype(device_type), *args[:INPUTS])
+    dtype = autocast_dtype(device_type)
+    tensors = [
+        tensor.to(dtype)
+        if tensor.dtype in DTYPES and tensor.dtype != torch.float64
+        else tensor
+        for tensor in args[:INPUTS]
+    ]
     with torch.autocast(device_type, enabled=False):
         return _sapa_upsample(*tensors, *args[INPUTS:])
 

@@ -286,11 +286,13 @@ def test_weights_compile_as_one_graph(device):
     torch.testing.assert_close(compiled(*inputs), sapa_kernels(*inputs))
 
 
-def test_weights_under_autocast_are_those_of_the_cast_inputs(device):
+def test_autocast_does_not_round_weights(device):
     query, key, _ = make((1, 3, 4, 5, 6), 5, 2, torch.float32, device)
-    expected = sapa_kernels(query.bfloat16(), key.bfloat16())
+    expected = sapa_kernels(query, key)
+    half = sapa_kernels(query, key.bfloat16().float())
     with torch.autocast(device, torch.bfloat16):
-        assert torch.equal(sapa_kernels(query, key.bfloat16()), expected)
+        assert torch.equal(sapa_kernels(query, key), expected)
+        assert torch.equal(sapa_kernels(query, key.bfloat16()), half)
 
 
 def test_weights_of_meta_tensors_have_a_shape():
