@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ CONFIGS = dict(
     seg='configs/demo/segformer_mit-b1_sapa-g_demo.py',
     det='configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
 )
-# Models of the same kind, cut down to what takes a moment.
+# Models of the same kind that take a moment.
 SMALL = dict(
     seg="""
 model = dict(
@@ -50,7 +51,12 @@ train_cfg = dict(max_iters=4, val_interval=4)
 default_hooks = dict(
     logger=dict(interval=2), checkpoint=dict(interval=2, max_keep_ckpts=3))
 """
-# To add to it in tests that run a tool in this process: loaders have none.
+# For tests that run a tool in this process: without data loaders' processes.
+NO_WORKERS = tuple(
+    f'{loader}_dataloader.{setting}'
+    for loader in ('train', 'val', 'test')
+    for setting in ('num_workers=0', 'persistent_workers=False')
+)
 QUICK = ''.join(
     f"""
 {name}_dataloader.update(num_workers=0, persistent_workers=False)"""
@@ -63,7 +69,7 @@ ENVIRONMENT = dict(
     # Two threads wait for each other longer than they compute here.
     OMP_NUM_THREADS='1',
 )
-# No test waits longer for a process, in seconds.
+# The longest that a test waits for a process, in seconds.
 PATIENCE = 900
 
 
@@ -83,6 +89,12 @@ def write_config(path, kind, root, more=COMMON):
     return path
 
 
+def dump_config(cfg, path):
+    """Write a config without yapf's layout, which takes longer than a run."""
+    settings = cfg.to_dict().items()
+    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in settings))
+
+
 def save_weights(path, config, **meta):
     """Write a checkpoint with random weights of a config's model."""
     cfg = Config.fromfile(config)
@@ -98,12 +110,12 @@ def tool(name, *args):
     return (sys.executable, ROOT / f'tools/{name}.py', *args)
 
 
-def start(cwd, *command):
-    """Start a program that Ctrl-C can stop."""
+def start(cwd, *command, **environment):
+    """Start a program that Ctrl-C can stop, with more in its environment."""
     return subprocess.Popen(
         [str(word) for word in command],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -113,7 +125,7 @@ def start(cwd, *command):
 
 
 def finish(process):
-    """Wait for the end of a program, not for ever; return its output."""
+    """Wait for the end of a program, and not longer than PATIENCE."""
     try:
         return process.communicate(timeout=PATIENCE)[0]
     except subprocess.TimeoutExpired:
@@ -121,16 +133,16 @@ def finish(process):
         pytest.fail(f'no end in {PATIENCE} s: {process.communicate()[0]}')
 
 
-def run(cwd, *command):
-    """Run a program that must end well; return its output."""
-    process = start(cwd, *command)
+def run(cwd, *command, **environment):
+    """Run a program that must succeed; return its output."""
+    process = start(cwd, *command, **environment)
     output = finish(process)
     assert process.returncode == 0, output
     return output
 
 
 def wait_for_note(process, work_dir):
-    """Wait until mmengine has noted a checkpoint and read the note."""
+    """Wait until mmengine has written the name of a checkpoint."""
     note = work_dir / 'last_checkpoint'
     deadline = time.monotonic() + PATIENCE
     while not (note.exists() and note.read_text()):
@@ -143,26 +155,33 @@ def wait_for_note(process, work_dir):
 
 
 def call(monkeypatch, name, *args):
-    """Run a tool in this process, from the repository's root."""
+    """Run a tool in this process, from an empty folder."""
     path = str(ROOT / f'tools/{name}.py')
-    monkeypatch.chdir(ROOT)
-    # The layout of the configs that are written takes longer than the rest.
-    for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
-        monkeypatch.setattr(
-            f'{module}.FormatCode',
-            lambda text, **kwargs: (text, False),
-            raising=False,  # mmengine has it by itself, its fork does not
-        )
-    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
     # mmengine tells the runs of a process apart by the second they start in.
     last = MMLogger.get_current_instance().instance_name
     while last.endswith(time.strftime('%Y%m%d_%H%M%S')):
         time.sleep(0.05)
-    runpy.run_path(path, run_name='__main__')
+    with TemporaryDirectory() as folder, monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, 'argv', [path, *map(str, args)])
+        # yapf formats the configs that are written, which takes longer than
+        # the run.
+        for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+            patch.setattr(
+                f'{module}.FormatCode',
+                lambda text, **kwargs: (text, False),
+                raising=False,  # mmengine has it by itself, its fork not
+            )
+        runpy.run_path(path, run_name='__main__')
+
+
+def log_of(work_dir):
+    """Return the log of the last run in a work dir."""
+    return max(work_dir.glob('*/*.log')).read_text()
 
 
 def error(monkeypatch, name, *args):
-    """Run a tool in this process; return the sentence it ends with."""
+    """Run a tool in this process; return the message it ends with."""
     with pytest.raises(SystemExit) as caught:
         call(monkeypatch, name, *args)
     return str(caught.value)

@@ -1,11 +1,9 @@
-"""Looking at data and model before the first iteration.
+"""Checks of data and model before the first iteration.
 
-What is wrong with a data set is otherwise found after hours, by an error from
-deep inside, or not at all. A few samples tell most of it in a moment.
+Otherwise a mistake in a data set is found after hours, by an error from deep
+inside, or not at all. A few samples show most mistakes in a moment.
 """
 
-import json
-import mmap
 import os.path as osp
 import time
 
@@ -15,31 +13,35 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS
 
+from mmsapa.datasets.categories import (
+    check_names,
+    enumerated,
+    read_categories,
+)
 from mmsapa.engine.config import ConfigError, leaf_datasets, type_name
 
 SAMPLES = 12
-# Data that looks empty is looked at closer, at most so many and so long.
+# Label maps that look empty are followed by more, at most so many and for so
+# many seconds.
 MORE_SAMPLES, MORE_SECONDS = 200, 1.0
-# Bytes that the categories of a json file take at most.
-MOST_CATEGORIES = 1 << 22
 
 
 def missing_paths(dataset):
-    """Find files and folders of a data set that are not there.
+    """Find files and folders of a data set that do not exist.
 
     Args:
         dataset (dict): Config of a data set without wrappers.
 
     Yields:
-        str: Path. Data behind a backend is asked for there, and what the
-        backend cannot answer counts as there.
+        str: Path. Where the data set has a file backend, the backend is
+        asked; if it cannot answer, the path counts as existing.
 
     Raises:
-        ConfigError: A path is no text.
+        ConfigError: A path is not text.
     """
     parts = dict(dataset.get('data_prefix') or {})
     if not any('Ann' in type_name(t) for t in dataset.get('pipeline') or ()):
-        # Nobody reads the label maps of a test set that has none.
+        # A pipeline that loads no annotations needs no label maps.
         parts = {k: v for k, v in parts.items() if not k.startswith('seg')}
     parts['ann_file'] = dataset.get('ann_file')
     root = dataset.get('data_root') or ''
@@ -54,11 +56,11 @@ def missing_paths(dataset):
         if not isinstance(part, str):
             continue
         path = part if '://' in part else osp.join(root, part)
-        if path and not _is_there(path, backend):
+        if path and not _exists(path, backend):
             yield path
 
 
-def _is_there(path, backend):
+def _exists(path, backend):
     if backend is None and '://' in path:
         return True
     try:
@@ -69,7 +71,7 @@ def _is_there(path, backend):
 
 
 def check_loop(split, model, dataset, metrics=()):
-    """Check the data of a loop, what it is measured by, and the model.
+    """Check that the data of a loop, its metrics and the model fit.
 
     Args:
         split (str): 'train', 'val' or 'test'.
@@ -113,19 +115,19 @@ def _leaves(dataset):
 
 
 def _spread(length, count):
-    """Take the first three, and others from all over."""
+    """Return the first three indices, and others from the whole range."""
     others = np.linspace(0, length - 1, count).astype(int).tolist()
     return sorted({*range(min(3, length)), *others})
 
 
 def explain_failure(dataset):
-    """Say why a data set could not be built, if that can be seen.
+    """Raise the reason why a data set could not be built, if it is known.
 
     Args:
         dataset (dict): Its config, may be of a wrapper.
 
     Raises:
-        ConfigError: The reason.
+        ConfigError: Its categories are not its classes, or it has no images.
     """
     for cfg in leaf_datasets(dataset):
         without = dict(lazy_init=True, pipeline=[])
@@ -134,9 +136,9 @@ def explain_failure(dataset):
             classes = leaf.metainfo.get('classes') or ()
         except Exception:
             continue  # the failure itself says more
-        names = _categories_in(leaf.ann_file, cfg.get('backend_args'))
+        names = read_categories(leaf.ann_file, cfg.get('backend_args'))
         if names:
-            _check_names([*names.values()], classes, leaf.ann_file)
+            check_names(names.values(), classes, leaf.ann_file)
         try:
             leaf.data_list = leaf.load_data_list()
             kept = leaf.filter_data()
@@ -156,74 +158,27 @@ def explain_failure(dataset):
 
 
 def _check_categories_of(dataset, classes):
-    """See whether labels mean the classes of that name.
+    """Check that labels mean the classes of that name.
 
-    MMDetection counts labels in the order of the json file, whatever the
+    MMDetection numbers labels in the order of the json file, whatever the
     order of the classes is.
     """
     backend = getattr(dataset, 'backend_args', None)
-    names = _categories_in(dataset.ann_file, backend)
+    names = read_categories(dataset.ann_file, backend)
     if not names or not hasattr(dataset, 'cat_ids'):
         return
-    # Some data sets go by numbers, or sort by themselves.
+    # Some data sets use the numbers, or sort by themselves.
     if list(dataset.cat_ids) == [i for i in names if names[i] in classes]:
-        _check_names([*names.values()], classes, dataset.ann_file)
-
-
-def _check_names(names, classes, path):
-    known = [name for name in names if name in classes]
-    if known and known == list(classes[: len(known)]):
-        return
-    raise ConfigError(
-        f'{path} has the categories {_some(names)}, in this order, but the '
-        f'classes of the data set are {_some(classes)}, so that labels would '
-        'be mixed up or left out; write those of the file into metainfo='
-        'dict(classes=(…)) of the data set.'
-    )
-
-
-def _some(names):
-    names = list(map(str, names))
-    more = f', … ({len(names)})' if len(names) > 8 else ''
-    return f'({", ".join(names[:8])}{more})'
-
-
-def _categories_in(path, backend):
-    """Read nothing but the categories of a json file of any size.
-
-    Returns:
-        dict[int, str]: Names by number, in order; {} where there are none
-        or the file is behind a backend.
-    """
-    local = backend is None or backend.get('backend') == 'local'
-    if not (local and str(path).endswith('.json') and osp.isfile(path)):
-        return {}
-    if not osp.getsize(path):
-        return {}
-    decoder = json.JSONDecoder()
-    with (
-        open(path, 'rb') as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-        # They stand first or last; annotations may have some of their own.
-        for at in text.rfind(b'"categories"'), text.find(b'"categories"'):
-            begin = max(text.find(b'[', at), 0)
-            rest = text[begin : begin + MOST_CATEGORIES]
-            try:
-                found = decoder.raw_decode(rest.decode(errors='ignore'))[0]
-                return {item['id']: item['name'] for item in found}
-            except (ValueError, TypeError, KeyError):
-                pass
-    return {}
+        check_names(names.values(), classes, dataset.ann_file)
 
 
 def _last(head):
-    """Take the last head of a cascade, which predicts."""
+    """Return the last head of a cascade, which predicts."""
     return head[-1] if hasattr(head, '__getitem__') else head
 
 
 def _detecting_heads(model):
-    """Find what tells a detector's classes apart, by name."""
+    """Return the heads that classify a detector's objects, by name."""
     found = {}
     if hasattr(model, 'language_model') or type(model).__name__ == 'RPN':
         return found  # classes are words, or all are one
@@ -242,8 +197,8 @@ def _detecting_heads(model):
 
 
 def _limit(head):
-    """Count the labels that a head can be trained with."""
-    # One channel and a sigmoid tell two classes apart.
+    """Return the number of labels that a head can be trained with."""
+    # One channel and a sigmoid separate two classes.
     if getattr(head, 'out_channels', None) == 1:
         return max(2, head.num_classes)
     return head.num_classes
@@ -257,14 +212,14 @@ def _check_count(split, name, head, classes, exactly=False):
         raise ConfigError(
             f"The model's {name} has num_classes={head.num_classes}, but the "
             f'data of {split}_dataloader has {len(classes)} classes '
-            f'{_some(classes)}; set both to the same.'
+            f'{enumerated(classes)}; set both to the same.'
         )
 
 
 def _check_evaluator(api, infos, classes):
-    """See whether an evaluator's json file is that of the data."""
+    """Check that an evaluator's json file is that of the data."""
     names = [cat['name'] for cat in api.cats.values()]
-    _check_names(names, classes, "The evaluator's ann_file")
+    check_names(names, classes, "The evaluator's ann_file")
     advice = 'name the ann_file of the test data in the evaluator.'
     boxes, found = 0, 0
     for info in infos:
@@ -315,7 +270,7 @@ def _check_labels(name, head, infos):
 
 
 def _loader_of_label_maps(dataset):
-    # By name, since detection does without MMSegmentation.
+    # By name, since detection does not need MMSegmentation.
     for transform in getattr(dataset.pipeline, 'transforms', ()):
         for base in type(transform).__mro__:
             library = base.__module__.partition('.')[0]
@@ -358,14 +313,14 @@ def _check_label_maps(split, head, dataset, infos, load):
         for info in infos:
             look(info)
         if suspicious():
-            # Rare classes may hide: look closer.
+            # Rare classes may be in others.
             end = time.monotonic() + MORE_SECONDS
             for i in _spread(len(dataset), MORE_SAMPLES):
                 if time.monotonic() > end:
                     break
                 look(dataset.get_data_info(i))
     except (AttributeError, KeyError, TypeError):
-        return  # a loader of its own kind, which needs more than we give
+        return  # a user's loader, which needs more than the path
     if suspicious():
         raise ConfigError(
             f'{infos[0]["seg_map_path"]} and the other label maps looked at '

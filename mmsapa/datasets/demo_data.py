@@ -1,41 +1,25 @@
-"""Scenes for the demo, written as ADE20K and as COCO lie on the disk.
-
-A scene holds overlapping shapes on a textured ground. What a shape is, its
-outline alone tells: colours and textures are drawn independently of the
-class. Many parts are thin (rings, crosses, spirals, bars), so a prediction
-is only as good as its boundaries.
-"""
+"""Demo data sets: drawn scenes in the layouts of ADE20K and COCO."""
 
 import json
 import os
 import os.path as osp
 import re
 import shutil
+import signal
 from functools import partial
-from typing import NamedTuple
+from multiprocessing import Pool
 
 import cv2
 import mmengine
 import numpy as np
-from mmengine.utils import track_progress_rich
 from pycocotools import mask as coco_mask
+from rich.progress import track
 
-CLASSES = ('disc', 'ring', 'triangle', 'cross', 'star', 'bar', 'spiral')
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-PALETTE = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (213, 94, 0),
-    (240, 228, 66),
-    (0, 114, 178),
-    (204, 121, 167),
-)
-# Semantic labels as ADE20K stores them: 0 is 'other', which training and
-# evaluation leave out; the ground is a class like any other.
-GROUND = 1
+from mmsapa.datasets.scenes import CLASSES, OTHER, make_scene
+
 FORMATS = ('ade', 'coco')
-# What the demo's configs are made for: how many, and their sides in pixels.
+# What the demo's configs are made for: numbers of images, and their sides in
+# pixels.
 NUM_TRAIN, NUM_VAL = 1500, 100
 SIZES = dict(ade=128, coco=96)
 MANIFEST = 'demo_data.json'
@@ -48,182 +32,6 @@ _NAMES = dict(
     coco=r'(train2017|val2017)/\d{12}\.jpg|'
     r'annotations/instances_(train2017|val2017)\.json',
 )
-_SUPERSAMPLING = 4
-# A shape never hides more than this of one below it, so that what is left
-# can be recognised.
-_MIN_VISIBLE = 0.45
-_OTHER = len(CLASSES)
-
-
-class Scene(NamedTuple):
-    """One picture and its truth.
-
-    Attributes:
-        image (np.ndarray): BGR, uint8, [H, W, 3].
-        instances (np.ndarray): uint8, [H, W]; 0 is the ground, i + 1 the
-            visible part of shape i.
-        labels (list[int]): Index into ``CLASSES`` of each shape, or
-            ``len(CLASSES)`` for a blob that is of no class.
-    """
-
-    image: np.ndarray
-    instances: np.ndarray
-    labels: list
-
-    def semantic(self):
-        """Labels as ADE20K stores them, uint8, [H, W]."""
-        table = [GROUND]
-        for label in self.labels:
-            table.append(0 if label == _OTHER else GROUND + 1 + label)
-        return np.array(table, np.uint8)[self.instances]
-
-
-def make_scene(seed, size=128):
-    """Draw one scene.
-
-    Args:
-        seed (np.random.SeedSequence | int): Decides everything about it.
-        size (int): Side of the square image in pixels. Defaults to 128.
-
-    Returns:
-        Scene: Image and truth. A pixel belongs to the shape that is seen in
-        the largest part of it, and its colour is the mean over that pixel.
-    """
-    rng = np.random.default_rng(seed)
-    canvas = np.zeros((size * _SUPERSAMPLING,) * 2, np.uint8)
-    labels, areas = [], [0]
-    for _ in range(rng.integers(5, 9)):
-        for _ in range(8):
-            # One shape in sixteen or so is a blob of no class.
-            label = int(rng.integers(2 * len(CLASSES) + 1)) // 2
-            trial = canvas.copy()
-            _draw_shape(rng, trial, label, len(labels) + 1)
-            bins = len(labels) + 2
-            # Much faster than bincount, which widens the canvas first.
-            counts = cv2.calcHist([trial], [0], None, [bins], [0, bins])
-            counts = counts.ravel()
-            if np.all(counts[1:-1] >= _MIN_VISIBLE * np.array(areas[1:])):
-                canvas = trial
-                labels.append(label)
-                areas.append(counts[-1])
-                break
-
-    coverage = np.stack(
-        [
-            cv2.resize(
-                (canvas == i).astype(np.float32),
-                (size, size),
-                interpolation=cv2.INTER_AREA,
-            )
-            for i in range(len(labels) + 1)
-        ]
-    )
-    ground = rng.uniform(40, 215, 3)
-    image = coverage[0, ..., None] * _texture(rng, size, ground)
-    for part in coverage[1:]:
-        colour = rng.uniform(10, 245, 3)
-        while np.linalg.norm(colour - ground) < 90:
-            colour = rng.uniform(10, 245, 3)
-        image += part[..., None] * _texture(rng, size, colour)
-    image += 3 * rng.standard_normal(image.shape, np.float32)
-    return Scene(
-        np.clip(image, 0, 255).astype(np.uint8),
-        coverage.argmax(0).astype(np.uint8),
-        labels,
-    )
-
-
-def _draw_shape(rng, canvas, label, value):
-    """Draw a shape somewhere on the supersampled canvas."""
-    side = canvas.shape[0]
-    radius = side * rng.uniform(0.15, 0.27)
-    centre = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
-    stroke = side * rng.uniform(0.032, 0.052)
-    name = CLASSES[label] if label < _OTHER else 'blob'
-    line = None  # or the width of a line along the points
-    closed = True
-    if name == 'disc':
-        points = radius * 0.8 * _circle(48)
-    elif name == 'ring':
-        points, line = radius * 0.85 * _circle(48), stroke
-    elif name == 'triangle':
-        points = radius * _circle(3)
-    elif name == 'cross':
-        # Quarter of an outline, turned four times.
-        arm = 0.62 * stroke
-        corner = np.array([[arm, arm], [radius, arm], [radius, -arm]])
-        turns = [corner @ _rotation(-k * np.pi / 2) for k in range(4)]
-        points = np.concatenate(turns)
-    elif name == 'star':
-        points = radius * 1.05 * _circle(10)
-        points[1::2] *= rng.uniform(0.32, 0.45)
-    elif name == 'bar':
-        points = np.array([[-radius * 1.3, 0.0], [radius * 1.3, 0.0]])
-        line, closed = stroke, False
-    elif name == 'spiral':
-        turn = np.linspace(0.12, 1, 64)[:, None]
-        angle = turn * 2 * np.pi * rng.uniform(1.7, 2)
-        points = np.concatenate([np.cos(angle), np.sin(angle)], 1)
-        points *= radius * 1.1 * turn
-        # Its arms lie close together; thick ones would merge.
-        line, closed = min(stroke, radius * 0.22), False
-    else:
-        wobble = rng.normal(0, 0.3, (6, 1)).repeat(8, 0)
-        wobble = cv2.blur(np.tile(wobble, (3, 1)), (1, 9))[48:96]
-        points = radius * 0.9 * (1 + wobble) * _circle(48)
-    if rng.random() < 0.5:
-        points = points * [1, -1]
-    squash = [1, rng.uniform(0.78, 1)]
-    points = (points * squash) @ _rotation(rng.uniform(0, 2 * np.pi)) + centre
-    points = points.round().astype(np.int32)
-    if line is None:
-        cv2.fillPoly(canvas, [points], value)
-    else:
-        cv2.polylines(canvas, [points], closed, value, max(1, round(line)))
-
-
-def _circle(count):
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
-def _rotation(angle):
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, sin], [-sin, cos]])
-
-
-def _texture(rng, size, colour):
-    """Waves, checks, spots or clouds around a colour, [size, size, 3]."""
-    x = np.arange(size, dtype=np.float32)
-    y = x[:, None]
-    angle = rng.uniform(0, 2 * np.pi)
-    period = rng.uniform(5, 14)
-    cos, sin = (
-        np.float32(f(angle) * 2 * np.pi / period) for f in (np.cos, np.sin)
-    )
-    kind = rng.integers(4)
-    if kind < 3:
-        waves = np.sin(cos * x + sin * y)
-        if kind > 0:
-            across = np.sin(cos * y - sin * x)
-            if kind == 1:
-                waves = np.clip(3 * waves * across, -1, 1)
-            else:
-                waves = np.maximum(waves + across - 0.6, 0) - 0.3
-    else:
-        cells = rng.normal(0, 0.6, (max(2, int(size / period)),) * 2)
-        waves = cv2.resize(
-            cells.astype(np.float32),
-            (size, size),
-            interpolation=cv2.INTER_CUBIC,
-        )
-    # Light falls from one side.
-    right, down = (np.float32(v / size) for v in rng.uniform(-20, 20, 2))
-    return (
-        waves[..., None] * rng.normal(0, 20, 3).astype(np.float32)
-        + (x * right + y * down)[..., None]
-        + colour.astype(np.float32)
-    )
 
 
 def make_dataset(
@@ -235,19 +43,19 @@ def make_dataset(
     seed=0,
     nproc=None,
 ):
-    """Write a demo data set, unless it lies there already.
+    """Write a demo data set, unless it exists already.
 
     The bytes depend on ``num_*``, ``size`` and ``seed`` alone: every image
-    has a seed of its own, whichever process draws it. The folder appears
-    under its name only when all of it is written.
+    has its own seed, whichever process draws it. The folder gets its name
+    only when it is complete.
 
     Args:
         out (str): Folder that gets a subfolder ``layout``.
         layout (str): 'ade' or 'coco'.
         num_train (int): Number of training images. Defaults to 1500.
         num_val (int): Number of validation images. Defaults to 100.
-        size (int, optional): Side of the images. Defaults to what the demo's
-            configs take: 128 in 'ade', 96 in 'coco'.
+        size (int, optional): Side of the images in pixels. Defaults to that
+            of the demo's configs: 128 in 'ade', 96 in 'coco'.
         seed (int): Seed. Defaults to 0.
         nproc (int, optional): Number of processes. Defaults to one a core,
             at most eight.
@@ -257,8 +65,9 @@ def make_dataset(
 
     Raises:
         ValueError: The layout is unknown or a number is not positive.
-        FileExistsError: The folder holds something that was not made here,
-            or was changed since.
+        FileExistsError: The folder has a file that this function did not
+            write, or that was changed since.
+        OSError: A file cannot be written.
     """
     if layout not in FORMATS:
         raise ValueError(f'layout must be one of {FORMATS}, got {layout!r}')
@@ -308,7 +117,7 @@ def _read_manifest(folder):
 
 
 def _foreign_file(folder, layout):
-    """Find a file that would be lost if the folder was drawn anew."""
+    """Find a user's file that would be lost if the folder was rewritten."""
     manifest = osp.join(folder, MANIFEST)
     if osp.islink(folder) or not osp.isfile(manifest):
         return folder
@@ -328,13 +137,28 @@ def _foreign_file(folder, layout):
 
 
 def _map(function, split, count, nproc):
-    return track_progress_rich(
-        function,
-        range(1, count + 1),
-        nproc=nproc,
-        chunksize=8,
+    """Call a function with the numbers of all images, in processes."""
+    progress = dict(
         description=('training images', 'validation images')[split],
+        total=count,
     )
+    numbers = range(1, count + 1)
+    if nproc == 1:
+        return [*track(map(function, numbers), **progress)]
+    with _pool(nproc) as pool:
+        return [*track(pool.imap(function, numbers, 8), **progress)]
+
+
+def _pool(nproc):
+    """Start processes that leave Ctrl-C to this one.
+
+    A terminal sends it to all of them. It is blocked until they ignore it.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return Pool(nproc, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _scene_of(split, number, size, seed):
@@ -430,7 +254,7 @@ def _write_coco_image(number, image_path, split, size, seed):
     items = []
     for i, label in enumerate(scene.labels, 1):
         mask = scene.instances == i
-        if label == _OTHER or not mask.any():
+        if label == OTHER or not mask.any():
             continue
         # Run lengths, because polygons know no holes.
         rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))

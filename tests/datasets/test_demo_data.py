@@ -1,5 +1,7 @@
 import json
-from pathlib import Path
+import os
+import signal
+import time
 
 import cv2
 import numpy as np
@@ -7,17 +9,12 @@ import pytest
 from mmengine.config import Config
 
 from mmsapa.datasets import demo_data
-from mmsapa.datasets.demo_data import (
-    CLASSES,
-    GROUND,
-    PALETTE,
-    make_dataset,
-    make_scene,
-)
+from mmsapa.datasets.demo_data import make_dataset
+from mmsapa.datasets.scenes import CLASSES, GROUND, PALETTE, make_scene
 
-from ..helpers import error
+from ..helpers import ROOT, error, finish, start, tool
 
-CONFIGS = Path(__file__).parents[2] / 'configs/demo'
+CONFIGS = ROOT / 'configs/demo'
 
 
 def make(out, **kwargs):
@@ -136,7 +133,7 @@ def test_coco_reads_masks_that_fit_their_boxes(data, split, capsys):
         assert taken.max() == 1, 'visible parts do not overlap'
 
 
-def test_colour_says_nothing_about_the_class():
+def test_color_says_nothing_about_the_class():
     means = {label: [] for label in range(len(CLASSES))}
     for seed in range(60):
         scene = make_scene(seed, 64)
@@ -144,11 +141,9 @@ def test_colour_says_nothing_about_the_class():
             if label in means and (scene.instances == i).any():
                 means[label].append(scene.image[scene.instances == i].mean(0))
     overall = np.concatenate([*means.values()])
-    for colours in means.values():
-        error = overall.std(0) / len(colours) ** 0.5
-        assert (
-            np.abs(np.mean(colours, 0) - overall.mean(0)) < 4 * error
-        ).all()
+    for colors in means.values():
+        error = overall.std(0) / len(colors) ** 0.5
+        assert (np.abs(np.mean(colors, 0) - overall.mean(0)) < 4 * error).all()
 
 
 def test_a_second_run_makes_nothing_and_a_changed_one_makes_all(
@@ -163,17 +158,20 @@ def test_a_second_run_makes_nothing_and_a_changed_one_makes_all(
     assert contents(tmp_path) != before
 
 
-def test_an_interrupted_run_leaves_nothing_that_looks_finished(
-    tmp_path, monkeypatch
-):
-    def interrupted(number, *args, **kwargs):
-        if number == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(demo_data, '_write_ade_image', interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            make_dataset(str(tmp_path), 'ade', 3, 1, 32, nproc=1)
+def test_an_interrupted_run_leaves_nothing_that_looks_finished(tmp_path):
+    arguments = '--layout', 'ade', '--train', 50000, '--size', 32
+    process = start(
+        tmp_path,
+        *tool('make_demo_data', '--out', '.', *arguments, '--nproc', 2),
+    )
+    deadline = time.monotonic() + 600
+    while not [*tmp_path.rglob('*.png')]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 130, output
+    assert 'Traceback' not in output and 'Stopped; ' in output
     assert not (tmp_path / 'ade').exists()
     assert make_dataset(str(tmp_path), 'ade', 3, 1, 32, nproc=1)
     assert [path.name for path in tmp_path.iterdir()] == ['ade']
