@@ -90,7 +90,7 @@ def _compiler(command):
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return f'none, {_words(error)}'
-    # nvcc says first who it is.
+    # nvcc prints its name first.
     lines = re.findall(r'^.*\d\.\d.*$', output, re.M)
     return lines[0] if lines else command
 

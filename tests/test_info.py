@@ -138,14 +138,17 @@ def test_a_broken_mmcv_is_a_line_and_no_traceback(tmp_path):
     assert found['sapa layer'] == 'found'
 
 
-def test_a_fork_over_the_official_library_is_named(tmp_path):
+def test_a_fork_over_the_official_library_is_named(
+    report, monkeypatch, tmp_path
+):
     for name in ('mmcv', 'onedl-mmcv'):
         folder = tmp_path / f'{name.replace("-", "_")}-99.0.dist-info'
         folder.mkdir()
         (folder / 'METADATA').write_text(f'Name: {name}\nVersion: 99.0\n')
         (folder / 'top_level.txt').write_text('mmcv\n')
     pytest.importorskip('mmcv')
-    _, found = run_module(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    _, found = report()
     assert found['mmcv'].endswith(' (mmcv 99.0, onedl-mmcv 99.0)')
 
 

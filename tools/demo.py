@@ -1,7 +1,7 @@
 """Run the main job on a small scale: data, training, test, picture.
 
-Everything is found again when it is run a second time: data that is made,
-training that was interrupted, a model that is trained.
+A second run reuses the data, resumes an interrupted training and keeps a
+trained model.
 """
 
 import argparse
@@ -15,12 +15,8 @@ from typing import NamedTuple
 import mmengine
 
 from mmsapa.datasets.demo_data import make_dataset
-from mmsapa.engine.runner import (
-    build_runner,
-    command_line,
-    interruptible,
-    load_config,
-)
+from mmsapa.engine.cli import command_line, interruptible
+from mmsapa.engine.runner import build_runner, load_config
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 DATA = 'data/demo'
@@ -59,7 +55,7 @@ JOBS = dict(
 
 
 def evaluate(job, checkpoint):
-    """Test a model; without a checkpoint, as it was initialised."""
+    """Test a model; without a checkpoint, as initialized."""
     cfg = load_config(job.config)
     cfg.work_dir = osp.join(cfg.work_dir, 'test')
     cfg.load_from = checkpoint
@@ -71,13 +67,13 @@ def evaluate(job, checkpoint):
 
 
 def call(*command):
-    """Run a tool in a process of its own, and say which."""
+    """Print a tool's command and run it in its own process."""
     print('  ' + command_line(*command), flush=True)
     process = subprocess.Popen([sys.executable, *command])
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        # The process got the signal too, and says farewell first.
+        # The process got the signal too, and prints its message first.
         process.wait()
         raise
     if code:
@@ -115,8 +111,8 @@ def run(job):
     trained_already = osp.isfile(final)
     if not trained_already:
         print(
-            f'== Training; about {job.duration} on two cores, Ctrl-C '
-            'and a second run go on where it was'
+            f'== Training; about {job.duration} on two cores; Ctrl-C stops it '
+            'and a second run resumes it'
         )
         start = time.time()
         call('tools/train.py', job.config, '--resume')
@@ -155,7 +151,7 @@ def main():
     args = parser.parse_args()
     os.chdir(ROOT)
     again = command_line('tools/demo.py', args.job)
-    with interruptible(f'Stopped. To go on: {again}'):
+    with interruptible(f'Stopped. To resume: {again}'):
         run(JOBS[args.job])
 
 

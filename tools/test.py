@@ -1,12 +1,11 @@
 """Test a segmentor of MMSegmentation or a detector of MMDetection."""
 
+from mmsapa.engine.cli import argument_parser, interruptible
 from mmsapa.engine.evaluation_options import prepare_test
 from mmsapa.engine.runner import (
-    argument_parser,
     build_runner,
     check_checkpoint,
     check_data,
-    interruptible,
     load_config,
 )
 
@@ -23,13 +22,13 @@ def parse_args():
         '--show', action='store_true', help='show predictions in a window'
     )
     parser.add_argument(
-        '--show-dir', help='folder that gets painted predictions'
+        '--show-dir', help='folder for images with painted predictions'
     )
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
-        help='seconds that each window stays (default: 2)',
+        help='seconds that each window stays open (default: 2)',
     )
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation'
@@ -37,6 +36,7 @@ def parse_args():
     return parser.parse_args()
 
 
+@interruptible('Stopped.')
 def main():
     args = parse_args()
     cfg = load_config(
@@ -46,14 +46,13 @@ def main():
         args.launcher,
         args.local_rank,
     )
-    with interruptible('Stopped.'):
-        prepare_test(
-            cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
-        )
-        check_checkpoint(args.checkpoint)
-        check_data(cfg, 'test_dataloader')
-        cfg.load_from = args.checkpoint
-        build_runner(cfg).test()
+    prepare_test(
+        cfg, args.out, args.show, args.show_dir, args.wait_time, args.tta
+    )
+    check_checkpoint(args.checkpoint)
+    check_data(cfg, 'test_dataloader')
+    cfg.load_from = args.checkpoint
+    build_runner(cfg).test()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Checkpoints of training: reading them again, and finding a whole one."""
+"""Checkpoints: reading them safely, loading weights, finding the last one."""
 
 import functools
 import glob
@@ -18,22 +18,24 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 from mmengine.runner.checkpoint import load_from_local
 from mmengine.utils import digit_version
 
+from mmsapa.engine.errors import UserError
+
 
 def allow_training_checkpoints():
     """Let ``torch.load`` read what mmengine writes while training.
 
-    From PyTorch 2.6 on, ``torch.load`` refuses objects that it was not told
-    of. mmengine's checkpoints hold the log's history, which is made of
-    numpy arrays and of its own methods, and what the config says of the data,
-    in its own kind of dict: these and nothing else are allowed here, and the
-    check itself stays on. mmengine's fork would read files that it refuses a
-    second time without it; here they stay refused. Before PyTorch 2.6 there is
+    From PyTorch 2.6 on, ``torch.load`` refuses objects that are not on its
+    list. mmengine's checkpoints hold the log's history, which is made of
+    numpy arrays and of its own methods, and the metainfo of the data, in its
+    own kind of dict: these and nothing else are allowed here, and the check
+    itself stays on. mmengine's fork reads a refused file a second time
+    without the check; here it stays refused. Before PyTorch 2.6 there is
     nothing to do.
     """
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
-    # numpy 2 moved numpy.core to numpy._core. A file names the place that
-    # the numpy had which wrote it, and both names must load under either.
+    # numpy 2 moved numpy.core to numpy._core. A file has the name of the
+    # numpy that wrote it, and both names must load under either.
     core = np._core if hasattr(np, '_core') else np.core
     functions = (core.multiarray._reconstruct, core.multiarray.scalar)
     allowed = [ConfigDict, HistoryBuffer, np.ndarray, np.dtype]
@@ -68,12 +70,12 @@ def _history_method(owner, name):
     return getattr(owner, name)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be read or does not fit; the message says why."""
 
 
 def check_file(path):
-    """See whether a file may be a checkpoint, without reading all of it.
+    """Check that a file may be a checkpoint, without reading all of it.
 
     Args:
         path (str): File.
@@ -93,16 +95,16 @@ def check_file(path):
 
 
 def read_checkpoint(path, map_location='cpu'):
-    """Read a checkpoint; a file, with ``torch.load``'s safety on.
+    """Read a checkpoint; a file with ``torch.load``'s safety on.
 
-    What an address names is read by ``torch.hub``, by its own rules.
+    Addresses are read by ``torch.hub``, by its own rules.
 
     Args:
         path (str): File or address.
-        map_location (str): As ``torch.load`` has it. Defaults to 'cpu'.
+        map_location (str): As for ``torch.load``. Defaults to 'cpu'.
 
     Returns:
-        dict: The checkpoint; its weights are found by :func:`weights_of`.
+        dict: The checkpoint; :func:`weights_of` finds its weights.
 
     Raises:
         CheckpointError: It is torn, or no checkpoint of a model.
@@ -116,7 +118,7 @@ def read_checkpoint(path, map_location='cpu'):
         *(AttributeError, EOFError, ImportError, IndexError, KeyError),
         *(OSError, RuntimeError, ValueError, pickle.UnpicklingError),
     ) as error:
-        # What torch.load says of an object that it refuses is a page long.
+        # torch.load's message about a refused object is a page long.
         refused = re.search(r'GLOBAL (\S+)', str(error))
         raise CheckpointError(
             f'{path}: expected a checkpoint of PyTorch, got '
@@ -136,7 +138,7 @@ def read_checkpoint(path, map_location='cpu'):
 
 
 def weights_of(checkpoint):
-    """Return the weights of what a checkpoint file holds, {} if none."""
+    """Return the weights in the content of a checkpoint file, {} if none."""
     if isinstance(checkpoint, dict):
         checkpoint = checkpoint.get('state_dict', checkpoint)
     return checkpoint if isinstance(checkpoint, dict) else {}
@@ -149,7 +151,7 @@ def load_weights(model, path, what='the model', advice=''):
         model (nn.Module): Takes the weights.
         path (str): File or address.
         what (str): The model, in words. Defaults to 'the model'.
-        advice (str): A sentence for whom the checkpoint does not fit.
+        advice (str): Ends the message of an error: what to do.
 
     Returns:
         dict: The checkpoint.
@@ -171,22 +173,22 @@ def put_weights(
     partly=False,
     revise_keys=((r'^module\.', ''),),
 ):
-    """Put a checkpoint's weights into a model, and see to it that they fit.
+    """Put a checkpoint's weights into a model, and check that they fit.
 
-    Weights that are not there would be random ones, and those that the model
-    has no place for tell that another one was trained. Parts of their own,
-    such as an auxiliary head, may be left over.
+    Missing weights would stay random, and weights that the model has no place
+    for mean that another model was trained. Whole parts, such as an auxiliary
+    head, may be left over.
 
     Args:
         model (nn.Module): Takes the weights; may be wrapped.
         checkpoint (dict): Of :func:`read_checkpoint`.
         path (str): Where it is from.
         what (str): The model, in words. Defaults to 'the model'.
-        advice (str): A sentence for whom the checkpoint does not fit.
+        advice (str): Ends the message of an error: what to do.
         partly (bool): Whether it is enough that some weights fit, as for a
             training that starts from another model. Defaults to False.
         revise_keys (Sequence[tuple[str, str]]): Patterns in names of weights
-            and what replaces them. Defaults to what a wrapper adds.
+            and their replacements. Defaults to removing what a wrapper adds.
 
     Raises:
         CheckpointError: It does not fit.
@@ -243,7 +245,7 @@ def _load(model, state):
     missing, left_over, mismatched = [], [], []
 
     def note(_, keys):
-        # mmengine would only log them, or stop at them.
+        # mmengine would only log them, or raise without a summary.
         missing.extend(keys.missing_keys)
         left_over.extend(keys.unexpected_keys)
         keys.missing_keys.clear()
@@ -267,7 +269,7 @@ def shorten(message):
 
 
 def find_last_checkpoint(work_dir):
-    """Find the last checkpoint in a work dir that was written to its end.
+    """Find the last complete checkpoint in a work dir.
 
     mmengine first deletes the oldest checkpoint, then writes the new one,
     then notes its name in the file ``last_checkpoint``. A process killed
@@ -277,10 +279,10 @@ def find_last_checkpoint(work_dir):
         work_dir (str): Folder that training writes to.
 
     Returns:
-        str | None: Path, or None where there is no whole checkpoint.
+        str | None: Path, or None if there is no complete checkpoint.
     """
     candidates = glob.glob(osp.join(glob.escape(work_dir), '*.pth'))
-    # The best ones carry no optimizer, so training cannot go on from them.
+    # The best ones carry no optimizer, so training cannot resume from them.
     candidates = [
         path
         for path in candidates

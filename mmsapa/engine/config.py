@@ -6,11 +6,13 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from mmsapa.engine.errors import UserError
+
 LIBRARIES = ('mmseg', 'mmdet')
 
 
-class ConfigError(ValueError):
-    """A config asks for what cannot be; the message says what to do."""
+class ConfigError(UserError):
+    """A config, an option or the data do not fit; says what to do."""
 
 
 def read_config(path):
@@ -20,25 +22,33 @@ def read_config(path):
         path (str | Path): File.
 
     Returns:
-        Config: What it holds.
+        Config: Its content.
     """
     # mmengine looks for bases such as 'mmseg::…' in a distribution named
-    # mmsegmentation, which forks are not; by the module's name it finds both.
+    # mmsegmentation, which forks are not; the module's name finds both.
+    official = MODULE2PACKAGE['mmseg']
+    if find_spec('mmseg') and not _is_installed(official):
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
     try:
-        metadata.version(MODULE2PACKAGE['mmseg'])
+        return Config.fromfile(path)
+    finally:
+        MODULE2PACKAGE['mmseg'] = official
+
+
+def _is_installed(distribution):
+    try:
+        metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        if find_spec('mmseg'):
-            MODULE2PACKAGE['mmseg'] = 'mmseg'
-    return Config.fromfile(path)
+        return False
+    return True
 
 
 def type_name(cfg):
-    """Name the class that a part of a config builds.
+    """Return the name of the class that a part of a config builds.
 
     Args:
-        cfg (dict): Config with a ``type``: a name, with or without the scope
-            or the module it is found in, or a class, as pure Python configs
-            have it.
+        cfg (dict): Config with a ``type``: a name, with or without its scope
+            or module, or a class, as in pure Python configs.
 
     Returns:
         str: The bare name, such as 'SyncBN'; '' where there is no type.
@@ -48,10 +58,10 @@ def type_name(cfg):
 
 
 def library_of(cfg):
-    """Tell which library a config is for.
+    """Return the library that a config is for.
 
     Pure Python configs may leave out ``default_scope``, since their types are
-    classes already: the model's class tells it there.
+    classes already; there the model's class decides.
 
     Args:
         cfg (Config): Config of a segmentor or detector.
@@ -64,7 +74,7 @@ def library_of(cfg):
     """
     scope = cfg.get('default_scope')
     kind = (cfg.get('model') or {}).get('type')
-    # A user's own class is in neither, but derives from one that is.
+    # A user's own class is in neither, but derives from one of them.
     homes = [base.__module__ for base in getattr(kind, '__mro__', ())]
     for name in (scope, kind, *homes):
         library = str(name).partition('.')[0]

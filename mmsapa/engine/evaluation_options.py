@@ -17,7 +17,7 @@ from mmsapa.engine.config import (
 def prepare_test(
     cfg, out=None, show=False, show_dir=None, wait_time=2, tta=False
 ):
-    """Put into a config what the options of ``tools/test.py`` ask for.
+    """Apply the options of ``tools/test.py`` to a config.
 
     Args:
         cfg (Config): Config of a segmentor or detector, changed in place.
@@ -25,11 +25,11 @@ def prepare_test(
             PNG files, or .pkl file that gets a detector's.
         show (bool): Show predictions in a window. Defaults to False.
         show_dir (str, optional): Folder that gets painted predictions.
-        wait_time (float): Seconds that a window stays. Defaults to 2.
+        wait_time (float): Seconds that a window stays open. Defaults to 2.
         tta (bool): Test with augmentation. Defaults to False.
 
     Raises:
-        ConfigError: The config cannot do what is asked for.
+        ConfigError: The config does not support an option.
     """
     for part in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         if cfg.get(part) is None:
@@ -75,8 +75,7 @@ def _use_tta(cfg):
                 '--tta needs tta_model and tta_pipeline, which the config '
                 'does not have.'
             )
-        # MMDetection's detectors are tested with flipping where the config
-        # says no more.
+        # MMDetection's default is to test detectors with flipping.
         cfg.setdefault(
             'tta_model',
             dict(

@@ -1,8 +1,8 @@
-"""Pretrained weights by the addresses that configs name.
+"""Pretrained weights by the addresses in configs.
 
-mmengine finds them, but asks torchvision for ``torchvision://NAME``, and
-answers a machine without a network with a traceback. :func:`register_loaders`
-mends both; the tools call it.
+mmengine finds them, but needs torchvision for ``torchvision://NAME``, and ends
+with a traceback on a machine without a network. :func:`register_loaders` fixes
+both; :func:`mmsapa.engine.runner.build_runner` calls it.
 """
 
 import difflib
@@ -33,25 +33,25 @@ from mmsapa.engine.checkpoint import CheckpointError
 
 
 class PretrainedError(CheckpointError):
-    """Weights that a config names cannot be had; says what to do."""
+    """Weights that a config names cannot be fetched; says what to do."""
 
 
 def torchvision_models() -> dict:
-    """The addresses of torchvision's weights, by their names.
+    """Return the addresses of torchvision's weights, by their names.
 
     Returns:
         dict[str, str]: torchvision's own where it can be imported, otherwise
-        those of its models of 2022, which mmengine knows and which stay.
+        those of its models of 2022 in mmengine's list.
     """
     try:
         return get_torchvision_models()
-    except Exception:  # it is not there, or is one for another torch
+    except Exception:  # it is absent, or was built for another torch
         known = osp.join(mmengine.__path__[0], 'hub/torchvision_0.12.json')
         return mmengine.load(known)
 
 
 def find_weights(address: str) -> str:
-    """Resolve an address as configs have it.
+    """Resolve an address of a config.
 
     Args:
         address (str): ``torchvision://NAME``, ``open-mmlab://NAME``,
@@ -91,7 +91,7 @@ def _load_from_torchvision(address, map_location=None):
 
 
 def _explained(load: Callable) -> Callable:
-    """Make a loader say in a sentence why it failed, and what to do."""
+    """Let a loader raise PretrainedError, which says what to do."""
 
     @functools.wraps(load)
     def explained(address, map_location=None):
@@ -119,7 +119,10 @@ def _explained(load: Callable) -> Callable:
 
 
 def register_loaders():
-    """Put these loaders in place of mmengine's, not of other packages'."""
+    """Register these loaders in place of mmengine's, not of other packages'.
+
+    By mmengine's :meth:`CheckpointLoader.register_scheme`, for the process.
+    """
     for prefix, load in {
         'http://': load_from_http,
         'https://': load_from_http,

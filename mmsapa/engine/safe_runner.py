@@ -1,13 +1,18 @@
-"""mmengine's runner, which checks what it is given and keeps users' files."""
+"""mmengine's runner with checks of its input and care for users' files."""
 
+import functools
 import glob
 import os
 import os.path as osp
 import shutil
+import signal
+import sys
 
+from mmengine.device import get_device
 from mmengine.dist import master_only
 from mmengine.fileio import get
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 
 from mmsapa.datasets.checks import check_loop, explain_failure
@@ -19,14 +24,21 @@ from mmsapa.engine.checkpoint import (
 )
 
 
-class KeepsFiles:
-    """Mix in to write configs where they replace nothing of a user's.
+class RunnerMixin:
+    """Mix in to keep users' files, and to train on CPUs in many processes.
 
     mmengine writes the config that it runs, with all that options changed,
     to the work dir under the name of the file that was read. Here each run
     writes it into its own folder, and a training to the work dir too, unless
-    something lies there that is nowhere else.
+    a file there would be lost by it.
     """
+
+    def build_model(self, model):
+        """Build the model; on CPUs each process normalizes its own batch."""
+        model = super().build_model(model)
+        if self.distributed and get_device() == 'cpu':
+            model = revert_sync_batchnorm(model)
+        return model
 
     @master_only
     def dump_config(self):
@@ -75,7 +87,7 @@ def _may_replace(path, cfg):
     return any(get(copy) == get(path) for copy in copies)
 
 
-class SafeRunner(KeepsFiles, Runner):
+class SafeRunner(RunnerMixin, Runner):
     """mmengine's runner, with checks before the first iteration.
 
     Raises:
@@ -112,6 +124,10 @@ class SafeRunner(KeepsFiles, Runner):
             raise
         metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
         check_loop(split, self.model, loop.dataloader.dataset, metrics)
+        loader = loop.dataloader
+        loader.worker_init_fn = functools.partial(
+            _start_worker, then=getattr(loader, 'worker_init_fn', None)
+        )
         return loop
 
     def load_checkpoint(
@@ -125,10 +141,10 @@ class SafeRunner(KeepsFiles, Runner):
 
         Args:
             filename (str): File or address.
-            map_location (str): As ``torch.load`` has it.
+            map_location (str): As for ``torch.load``.
             strict (bool): Whether all weights must fit in any case.
             revise_keys (Sequence[tuple[str, str]]): Patterns in names of
-                weights and what replaces them.
+                weights and their replacements.
 
         Returns:
             dict: The checkpoint.
@@ -147,7 +163,7 @@ class SafeRunner(KeepsFiles, Runner):
         return checkpoint
 
     def resume(self, filename, *args, **kwargs):
-        """Go on from a checkpoint; arguments as mmengine has them."""
+        """Resume from a checkpoint; arguments as in mmengine's Runner."""
         try:
             super().resume(filename, *args, **kwargs)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -158,3 +174,22 @@ class SafeRunner(KeepsFiles, Runner):
                 f'on from, got {type(error).__name__}, {shorten(error)}; to '
                 'start from its weights alone, name it by load_from.'
             ) from error
+
+
+def _start_worker(worker_id, then=None):
+    """Leave Ctrl-C to the main process, in a process of a data loader.
+
+    A terminal sends it to the workers too. When the main process stops, the
+    thread by which a worker hands over tensors may lose its connection, and
+    reports that by the excepthook of its process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report = sys.excepthook
+
+    def report_others(kind, error, trace):
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            report(kind, error, trace)
+
+    sys.excepthook = report_others
+    if then is not None:
+        then(worker_id)

@@ -1,4 +1,4 @@
-"""Configs as the tools look at them."""
+"""Configs as the tools read them."""
 
 import os
 import subprocess
@@ -10,69 +10,54 @@ from mmengine.config import Config, ConfigDict
 
 from mmsapa.engine.config import leaf_datasets, library_of, type_name
 
-from ..helpers import ROOT
+from ..helpers import ENVIRONMENT, PATIENCE, ROOT
 
 
-@pytest.fixture(scope='module')
-def run_with_a_fork(tmp_path_factory):
-    """Run code where no distribution is named mmsegmentation.
+def test_configs_are_read_where_a_fork_is_installed(tmp_path):
+    """In a process where no distribution is named mmsegmentation.
 
-    It sees all else that is installed: the module, but not what pip knows of
-    it.
+    It sees everything else that is installed: the module, but not what pip
+    knows of it. Ours are read by mmengine alone, as the fork's tools do it;
+    others need ``read_config``.
     """
     pytest.importorskip('mmseg')
-    here = tmp_path_factory.mktemp('fork')
+    site = tmp_path / 'site'
+    site.mkdir()
     for folder in map(Path, sys.path):
         if folder.name in ('site-packages', 'dist-packages'):
             for path in folder.iterdir():
-                link = here / path.name
+                link = site / path.name
                 if not (path.match('mmsegmentation-*') or link.exists()):
                     link.symlink_to(path)
+    other = tmp_path / 'config.py'
+    other.write_text("_base_ = 'mmseg::_base_/models/fpn_r50.py'")
+    program = f"""
+from pathlib import Path
 
-    def run(code):
-        result = subprocess.run(
-            [sys.executable, '-S', '-W', 'ignore', '-c', code],
-            env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{here}'},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+from mmengine.config import Config
+from mmsapa.engine.config import read_config
 
-    return run
-
-
-def test_every_config_is_read_by_mmengine_alone_with_a_fork(run_with_a_fork):
-    """The tools of a fork know nothing of ours."""
-    output = run_with_a_fork(
-        'import sys\n'
-        'from pathlib import Path\n'
-        'from mmengine.config import Config\n'
-        f'for path in Path({str(ROOT)!r}).glob("configs/*/*.py"):\n'
-        '    cfg = Config.fromfile(path)\n'
-        '    print(cfg.default_scope)\n'
-    ).split()
-    assert {*output} == {'mmseg', 'mmdet'}
-    assert len(output) == len([*ROOT.glob('configs/*/*.py')])
-
-
-def test_a_base_of_mmsegmentation_is_found_in_a_fork(
-    run_with_a_fork, tmp_path
-):
-    path = tmp_path / 'config.py'
-    path.write_text("_base_ = 'mmseg::_base_/models/fpn_r50.py'")
-    output = run_with_a_fork(
-        'from mmengine.config import Config\n'
-        'from mmsapa.engine.config import read_config\n'
-        'try:\n'
-        f'    Config.fromfile({str(path)!r})\n'
-        'except ModuleNotFoundError as error:\n'
-        '    print(error.args)\n'
-        f'print(read_config({str(path)!r}).model.neck.type)\n'
+for path in Path({str(ROOT)!r}).glob('configs/*/*.py'):
+    print(Config.fromfile(path).default_scope)
+try:
+    Config.fromfile({str(other)!r})
+except ModuleNotFoundError as error:
+    print(repr(error))
+print(read_config({str(other)!r}).model.neck.type)
+"""
+    result = subprocess.run(
+        [sys.executable, '-S', '-W', 'ignore', '-c', program],
+        env={**ENVIRONMENT, 'PYTHONPATH': f'{ROOT}{os.pathsep}{site}'},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
-    assert 'mmsegmentation is not installed' in output
-    assert output.endswith('FPN\n')
+    assert result.returncode == 0, result.stderr
+    *scopes, error, neck = result.stdout.splitlines()
+    assert {*scopes} == {'mmseg', 'mmdet'}
+    assert len(scopes) == len([*ROOT.glob('configs/*/*.py')])
+    assert 'mmsegmentation is not installed' in error
+    assert neck == 'FPN'
 
 
 def test_leaves_of_nested_data_sets_are_found_and_can_be_changed():

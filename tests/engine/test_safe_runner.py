@@ -11,7 +11,9 @@ from ..helpers import (
     COMMON,
     QUICK,
     call,
+    dump_config,
     error,
+    log_of,
     make_data,
     save_weights,
     write_config,
@@ -52,11 +54,6 @@ def train(monkeypatch, config, tmp_path):
         return work_dir
 
     return train
-
-
-def log_of(work_dir):
-    logs = sorted(work_dir.glob('*/*.log'))
-    return logs[-1].read_text()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +259,7 @@ def test_tta_is_for_data_sets_in_others(monkeypatch, config, tmp_path, kind):
     else:  # its evaluator knows each image once
         pair = dict(type='ConcatDataset', datasets=[dataset])
     cfg.test_dataloader.dataset = pair
-    cfg.dump(tmp_path / 'nested.py')
+    dump_config(cfg, tmp_path / 'nested.py')
     weights = config[kind].with_suffix('.pth')
     call(
         monkeypatch,
@@ -277,7 +274,7 @@ def test_out_is_for_the_metrics_that_write(monkeypatch, config, tmp_path):
     cfg = Config.fromfile(config['seg'])
     dump = dict(type='DumpResults', out_file_path=str(tmp_path / 'a.pkl'))
     cfg.test_evaluator = [cfg.test_evaluator, dump]
-    cfg.dump(tmp_path / 'two.py')
+    dump_config(cfg, tmp_path / 'two.py')
     weights = config['seg'].with_suffix('.pth')
     arguments = 'test', tmp_path / 'two.py', weights, '--work-dir', tmp_path
     call(monkeypatch, *arguments, '--out', tmp_path / 'out')

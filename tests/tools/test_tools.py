@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from ..helpers import (
-    ENVIRONMENT,
+    NO_WORKERS,
     ROOT,
+    call,
     error,
     finish,
+    log_of,
     make_data,
     run,
     start,
@@ -36,13 +38,60 @@ def config(tmp_path_factory):
     }
 
 
-@pytest.mark.slow
-def test_segmentor_trains_is_killed_resumes_and_is_tested(config, tmp_path):
-    work_dir = tmp_path / 'work'
-    train = tool('train', config['seg'], '--work-dir', work_dir)
-    endless = '--cfg-options', 'train_cfg.max_iters=100000'
-    process = start(tmp_path, *train, *endless)
-    note = wait_for_note(process, work_dir)
+@pytest.fixture
+def started(config, tmp_path):
+    """Start an endless training; return process, work dir and checkpoint."""
+
+    def started(kind):
+        process = start(
+            tmp_path,
+            *tool('train', config[kind], '--work-dir', tmp_path / 'work'),
+            *('--cfg-options', 'train_cfg.max_iters=100000'),
+        )
+        note = wait_for_note(process, tmp_path / 'work')
+        return process, tmp_path / 'work', note
+
+    return started
+
+
+@pytest.fixture
+def resume_and_test(monkeypatch, config, tmp_path):
+    """Train two more iterations and test, in this process."""
+
+    def resume_and_test(kind, work_dir, step, out, *resume):
+        arguments = '--work-dir', work_dir
+        call(
+            monkeypatch,
+            *('train', config[kind], *arguments, '--resume', *resume),
+            *('--cfg-options', f'train_cfg.max_iters={step + 2}'),
+            *NO_WORKERS,
+        )
+        log = log_of(work_dir)
+        assert f'resumed epoch: 0, iter: {step}' in log
+        figure = dict(seg='mIoU: ', det='bbox_mAP: ')[kind]
+        assert figure in log
+        final = work_dir / f'iter_{step + 2}.pth'
+        assert (
+            torch.load(final, weights_only=False)['meta']['iter'] == step + 2
+        )
+        painted = tmp_path / 'painted'
+        for options in ('--out', out, '--show-dir', painted), ('--tta',):
+            call(
+                monkeypatch,
+                *('test', config[kind], final, *arguments, *options),
+                # mmengine keeps one of a name in a process.
+                *('--cfg-options', 'visualizer.name=test', *NO_WORKERS),
+            )
+            assert figure in log_of(work_dir)
+        assert len([*painted.rglob('*.png'), *painted.rglob('*.jpg')]) == 2
+
+    return resume_and_test
+
+
+def test_segmentor_trains_is_killed_resumes_and_is_tested(
+    started, resume_and_test, tmp_path
+):
+    process, work_dir, note = started('seg')
     os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     # As if it had been killed while it wrote the next one.
@@ -55,93 +104,56 @@ def test_segmentor_trains_is_killed_resumes_and_is_tested(config, tmp_path):
     torn.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     note.write_text(str(torn))
 
-    output = run(
-        tmp_path,
-        *train,
-        *('--resume', '--cfg-options', f'train_cfg.max_iters={step + 2}'),
-    )
-    assert f'resumed epoch: 0, iter: {step}' in output
-    assert 'mIoU: ' in output
-    saved = torch.load(torn, weights_only=False)
-    assert saved['meta']['iter'] == step + 2
-
-    test = tool('test', config['seg'], torn, '--work-dir', work_dir)
-    output = run(
-        tmp_path,
-        *test,
-        '--out',
-        tmp_path / 'out',
-        '--show-dir',
-        tmp_path / 'painted',
-    )
-    assert 'mIoU: ' in output
+    resume_and_test('seg', work_dir, step, tmp_path / 'out')
     out = sorted(path.name for path in (tmp_path / 'out').iterdir())
     assert out == ['ADE_val_00000001.png', 'ADE_val_00000002.png']
-    assert len([*(tmp_path / 'painted').rglob('*.png')]) == 2
-    assert 'mIoU: ' in run(tmp_path, *test, '--tta')
 
 
-@pytest.mark.slow
-def test_detector_trains_is_stopped_resumes_and_is_tested(config, tmp_path):
-    work_dir = tmp_path / 'work'
-    train = tool('train', config['det'], '--work-dir', work_dir)
-    endless = '--cfg-options', 'train_cfg.max_iters=100000'
-    process = start(tmp_path, *train, *endless)
-    note = wait_for_note(process, work_dir)
+def test_detector_trains_is_stopped_resumes_and_is_tested(
+    started, resume_and_test, tmp_path
+):
+    process, work_dir, note = started('det')
     os.killpg(process.pid, signal.SIGINT)
     output = finish(process)
     assert process.returncode == 130, output
     assert 'Traceback' not in output
     stopped = output.splitlines()[-1]
-    assert stopped.startswith(f'Stopped. To go on: python {train[1]}')
+    assert stopped.startswith(f'Stopped. To resume: python {ROOT}/tools/train')
     assert stopped.endswith(f'--work-dir {work_dir} --resume')
 
     last = note.read_text()
     step = int(Path(last).stem.split('_')[1])
-    output = run(
-        tmp_path,
-        *train,
-        *('--resume', last),
-        *('--cfg-options', f'train_cfg.max_iters={step + 2}'),
-    )
-    assert f'resumed epoch: 0, iter: {step}' in output
-    assert 'bbox_mAP: ' in output
-
-    final = work_dir / f'iter_{step + 2}.pth'
-    test = tool('test', config['det'], final, '--work-dir', work_dir)
     pkl = tmp_path / 'out.pkl'
-    painted = tmp_path / 'painted'
-    output = run(tmp_path, *test, '--out', pkl, '--show-dir', painted)
-    assert 'bbox_mAP: ' in output
+    resume_and_test('det', work_dir, step, pkl, last)
     predictions = pickle.loads(pkl.read_bytes())
     assert len(predictions) == 2
     assert 'pred_instances' in predictions[0]
-    assert len([*painted.iterdir()]) == 2
-    assert 'bbox_mAP: ' in run(tmp_path, *test, '--tta')
 
 
-@pytest.mark.slow
-def test_two_processes_train_and_test_without_a_gpu(config, tmp_path):
+def test_launched_processes_train_and_test_without_a_gpu(config, tmp_path):
     if torch.cuda.is_available():
         pytest.skip('nccl takes over where there are GPUs')
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    ENVIRONMENT['PORT'] = str(port)
     # SyncBN is what most of MMSegmentation's configs have.
-    options = 'model.decode_head.norm_cfg.type=SyncBN'
+    options = (
+        *('--work-dir', tmp_path, '--cfg-options'),
+        *('model.decode_head.norm_cfg.type=SyncBN', *NO_WORKERS),
+    )
     output = run(
         tmp_path,
-        *(ROOT / 'tools/dist_train.sh', config['seg'], 2),
-        *('--work-dir', tmp_path, '--cfg-options', options),
+        *(ROOT / 'tools/dist_train.sh', config['seg'], 2, *options),
+        PORT=str(port),
     )
     assert 'Iter(train) [4/4]' in output
     assert 'mIoU: ' in output
     output = run(
         tmp_path,
         *(ROOT / 'tools/dist_test.sh', config['seg']),
-        *(tmp_path / 'iter_4.pth', 2),
-        *('--work-dir', tmp_path, '--cfg-options', options),
+        # One suffices: the validation above gathers from two.
+        *(tmp_path / 'iter_4.pth', 1, *options),
+        PORT=str(port),
     )
     assert 'mIoU: ' in output
 

@@ -1,0 +1,115 @@
+"""Command-line helpers of the tools."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from contextlib import contextmanager
+
+from mmengine.config import DictAction
+
+from mmsapa.engine.errors import UserError
+
+# The environment variables that each launcher must set.
+LAUNCHERS = dict(
+    none=(),
+    pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    mpi=(
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'MASTER_ADDR',
+    ),
+)
+
+
+class KeyValues(DictAction):
+    """An argparse action for KEY=VALUE that reports malformed settings."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Parse the values, as argparse has it."""
+        for value in values:
+            key, sign, _ = value.partition('=')
+            if not (key and sign):
+                parser.error(
+                    f'{option_string}: expected KEY=VALUE such as '
+                    f'train_dataloader.batch_size=2, got {value}'
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets that are not closed
+            parser.error(f'{option_string}: {error}')
+
+
+def argument_parser(description):
+    """Make a parser of the arguments that training and testing share.
+
+    Args:
+        description (str): What the tool does.
+
+    Returns:
+        argparse.ArgumentParser: Its arguments are those of
+        :func:`mmsapa.engine.runner.load_config`.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        'config', help='config file of MMSegmentation or MMDetection'
+    )
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs, checkpoints and results (default: '
+        './work_dirs/NAME_OF_THE_CONFIG)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        metavar='KEY=VALUE',
+        help='settings that override those of the config, such as '
+        'train_dataloader.batch_size=2 or key="[(a,b),(c,d)]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=LAUNCHERS,
+        default='none',
+        help='launcher of the processes of a distributed run',
+    )
+    # Older launchers pass the rank as an argument, newer ones only set the
+    # environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+@contextmanager
+def interruptible(message):
+    """End a tool with one sentence on a user's error or Ctrl-C.
+
+    A context manager, or a decorator of ``main``. Only tools use it: it is
+    the one place in the package that ends a program. Of the processes of a
+    distributed run the first one prints.
+
+    Args:
+        message (str): What to print after Ctrl-C, such as how to resume.
+
+    Raises:
+        SystemExit: With the message of a :class:`UserError`, which is exit
+            code 1, or with 130 after Ctrl-C.
+    """
+    is_first = os.environ.get('RANK', '0') == '0'
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(str(error) if is_first else 1) from error
+    except KeyboardInterrupt:
+        # A second Ctrl-C would interrupt the cleanup with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if is_first:
+            print(f'\n{message}', file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+
+
+def command_line(*words):
+    """Return a Python command as one would type it in a shell."""
+    return shlex.join(['python', *words])
