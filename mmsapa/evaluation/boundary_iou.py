@@ -14,35 +14,35 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class BoundaryIoU(IoUMetric):
-    """IoU of those pixels of a mask that lie near its contour.
+    """IoU of the pixels near the contours of masks.
 
-    Of `Boundary IoU: Improving Object-Centric Image Segmentation Evaluation
-    <https://arxiv.org/abs/2103.16562>`_, section 4: let G be the pixels of a
-    class in the truth, P in the prediction; G_d and P_d are those pixels of G
-    and P that are within d pixels of the contour of their own mask. Boundary
-    IoU is
+    Section 4 of `Boundary IoU: Improving Object-Centric Image Segmentation
+    Evaluation <https://arxiv.org/abs/2103.16562>`_: let G be the pixels of a
+    class in the ground truth, P in the prediction; G_d and P_d are those
+    pixels of G and P that are within d pixels of the contour of their own
+    mask. Boundary IoU is
 
         |G_d ∩ P_d| / |G_d ∪ P_d|.
 
     d is ``dilation_ratio`` times the diagonal of the image in pixels,
-    rounded, and at least 1. As in the authors' code, a mask less what is left
-    of it after d erosions by 3x3 pixels is what is near its contour, and
-    beyond the border of the image there is no mask, so that a mask which the
-    border cuts off has its contour there.
+    rounded, and at least 1. As in the authors' code, the pixels near the
+    contour are those that d erosions by 3x3 pixels remove from a mask, and
+    outside the image there is no mask, so that a mask which the border cuts
+    off has its contour there.
 
     The paper's masks are those of objects. Here intersections and unions of
     each class are summed over all images, as MMSegmentation's IoUMetric sums
-    those of its IoU, and the mean is that over classes; a class that is in no
-    truth and in no prediction is left out of it. Pixels that the truth
-    ignores belong to no mask, neither in the truth nor in the prediction, so
-    that both have a contour where these begin and a prediction that is right
-    everywhere else has 100.
+    those of its IoU, and the mean is over classes; classes that are neither
+    in the ground truth nor in a prediction are left out. Pixels that the
+    ground truth ignores belong to no mask, neither in the ground truth nor in
+    the prediction, so that both have a contour around them and a prediction
+    that is correct everywhere else has 100.
 
     Masks are those of labels 0 to C - 1 for C classes. A single class is the
-    mask of label 1, and 0 is what lies around it: this is what a head with
-    one output channel is trained for, and what its threshold predicts.
+    mask of label 1, and 0 is its background: a head with one output channel
+    is trained for that, and predicts it by its threshold.
 
-    In a config it stands by itself or beside others::
+    In a config, by itself or with others::
 
         val_evaluator = [
             dict(type='IoUMetric'),
@@ -54,22 +54,20 @@ class BoundaryIoU(IoUMetric):
     Args:
         dilation_ratio (float): d over the diagonal of the image. Default:
             0.02, which is the paper's.
-        ignore_index (int): Label of pixels that the truth ignores. Default:
-            255.
-        nan_to_num (float, optional): Stands for the figure of a class that
-            was nowhere. Default: None, which leaves it out.
+        ignore_index (int): Label of pixels that the ground truth ignores.
+            Default: 255.
+        nan_to_num (float, optional): Replaces the figure of a class that is
+            in no mask. Default: None, which leaves the class out.
         collect_device (str): As in IoUMetric. Default: ``'cpu'``.
         output_dir (str, optional): Folder that gets predictions, as in
             IoUMetric. Default: None.
         format_only (bool): As in IoUMetric. Default: False.
         prefix (str, optional): As in IoUMetric. Default: None.
-        iou_metrics (list[str] | str, optional): IoUMetric's, and taken so
-            that a config which names this metric in place of an inherited
-            IoUMetric need not delete it; not used.
-        beta (int): The same.
 
     Raises:
         ValueError: If ``dilation_ratio`` is not a positive number.
+        TypeError: If there are other arguments, such as the ``iou_metrics``
+            of an IoUMetric that a config inherits.
     """
 
     def __init__(
@@ -81,9 +79,16 @@ class BoundaryIoU(IoUMetric):
         output_dir: str | None = None,
         format_only: bool = False,
         prefix: str | None = None,
-        iou_metrics: list[str] | str | None = None,
-        beta: int = 1,
+        **others,
     ):
+        if others:
+            raise TypeError(
+                'BoundaryIoU: expected dilation_ratio, ignore_index, '
+                'nan_to_num, collect_device, output_dir, format_only and '
+                f'prefix, got {", ".join(others)} too; if a config inherits '
+                'these from an IoUMetric, add _delete_=True to that of '
+                'BoundaryIoU.'
+            )
         super().__init__(
             ignore_index=ignore_index,
             nan_to_num=nan_to_num,
@@ -111,7 +116,7 @@ class BoundaryIoU(IoUMetric):
         Args:
             pred_label (Tensor[H, W]): Predicted labels; binary segmentors
                 give them as floats.
-            label (Tensor[H, W]): True labels, on the same device.
+            label (Tensor[H, W]): Ground truth, on the same device.
             num_classes (int): Number of classes.
             ignore_index (int): Label of pixels to ignore.
 
@@ -161,7 +166,7 @@ class BoundaryIoU(IoUMetric):
 
 
 def boundary_distance(size: tuple[int, int], dilation_ratio: float) -> int:
-    """Pixels from the contour that are still near it, in an image [H, W]."""
+    """Return d in pixels, for an image of a size [H, W]."""
     return max(1, round(dilation_ratio * math.hypot(*size)))
 
 
@@ -176,11 +181,11 @@ def near_contour(
         distance (int): How near, in pixels.
 
     Returns:
-        ndarray[H, W]: Bool; of no meaning in ignored pixels.
+        ndarray[H, W]: Bool; undefined in ignored pixels.
     """
     # Masks do not overlap, so that all are eroded at once: what is left of
-    # them is where no pixel around has another label, neither a lower one nor
-    # a higher one. Outside all masks is 0.
+    # them is where no pixel nearby has another label, neither a lower nor a
+    # higher one. Outside all masks is 0.
     labels = np.where(ignored, 0, labels + 1).astype(np.uint16)
     kernel = np.ones((3, 3), np.uint8)
     lowest, highest = (

@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,16 +13,26 @@ from mmengine.evaluator import Evaluator  # noqa: E402
 from mmseg.evaluation import IoUMetric  # noqa: E402
 from mmseg.registry import METRICS  # noqa: E402
 
-from mmsapa.datasets.demo_data import make_dataset  # noqa: E402
 from mmsapa.evaluation import BoundaryIoU  # noqa: E402
 
-from ..helpers import CONFIGS, SMALL, run, save_weights, tool  # noqa: E402
+from ..helpers import (  # noqa: E402
+    COMMON,
+    QUICK,
+    ROOT,
+    call,
+    log_of,
+    make_data,
+    save_weights,
+    write_config,
+)
 
-ROOT = Path(__file__).parents[2]
+EVALUATOR = """
+test_evaluator = dict(_delete_=True, type='mmsapa.BoundaryIoU')
+"""
 
 
 def figures(*images, classes=2, metric=BoundaryIoU, **kwargs):
-    """Metrics of pairs of prediction and truth."""
+    """Metrics of pairs of prediction and ground truth."""
     metric = metric(**kwargs)
     metric.dataset_meta = dict(classes=[f'c{i}' for i in range(classes)])
     metric.process(
@@ -158,8 +167,11 @@ def test_bad_arguments_are_named():
     for ratio in (0, -0.02, float('nan')):
         with pytest.raises(ValueError, match=f'such as 0.02, got {ratio}'):
             BoundaryIoU(dilation_ratio=ratio)
-    with pytest.raises(TypeError, match='dilation'):
+    with pytest.raises(TypeError, match='got dilation too'):
         BoundaryIoU(dilation=0.02)
+    # As a config inherits them from an IoUMetric.
+    with pytest.raises(TypeError, match='got iou_metrics, beta too.*_delete_'):
+        BoundaryIoU(iou_metrics=['mIoU'], beta=2)
 
 
 def test_a_config_names_it_beside_others(scope):
@@ -177,22 +189,18 @@ def test_a_config_names_it_beside_others(scope):
     assert METRICS.get('mmsapa.BoundaryIoU') is BoundaryIoU
 
 
-@pytest.mark.slow
-def test_the_tools_report_it(tmp_path):
-    make_dataset(str(tmp_path), 'ade', 2, 2, size=64, nproc=1)
-    root = tmp_path / 'ade/ADEChallengeData2016'
-    config = tmp_path / 'config.py'
-    config.write_text(
-        f'_base_ = {str(ROOT / CONFIGS["seg"])!r}{SMALL["seg"]}\n'
-        f"test_dataloader = dict(dataset=dict(data_root='{root}'))\n"
-        "test_evaluator = dict(type='mmsapa.BoundaryIoU')\n"
+def test_the_tools_report_it(monkeypatch, tmp_path):
+    root = make_data(tmp_path, 'seg', train=2)
+    config = write_config(
+        tmp_path / 'config.py', 'seg', root, COMMON + QUICK + EVALUATOR
     )
     save_weights(tmp_path / 'untrained.pth', config)
-    output = run(
-        tmp_path,
-        *tool('test', config, tmp_path / 'untrained.pth'),
-        *('--out', tmp_path / 'out'),
+    call(
+        monkeypatch,
+        *('test', config, tmp_path / 'untrained.pth'),
+        *('--out', tmp_path / 'out', '--work-dir', tmp_path / 'work'),
     )
-    assert re.search(r'\| Class +\| BIoU', output.replace('  ', ' '))
-    assert re.search(r'mBIoU: \d', output)
+    log = log_of(tmp_path / 'work')
+    assert re.search(r'\| Class +\| BIoU', log.replace('  ', ' '))
+    assert re.search(r'mBIoU: \d', log)
     assert len([*(tmp_path / 'out').iterdir()]) == 2
