@@ -12,7 +12,7 @@ CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
 .PHONY: help env demo demo-det test test-matrix interrupt fuzz lint format \
-  cuda-check benchmark tables race pictures gpu clean
+  cuda-check benchmark tables compare pictures gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
@@ -26,7 +26,7 @@ help:
 	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is there'
 	@echo 'make benchmark   time the operators and layers; tables, JSON and plots'
 	@echo 'make tables      parameters and FLOPs beside the published ones'
-	@echo 'make race        train a small model with each upsampler, and compare'
+	@echo 'make compare     train a small model with each upsampler, and compare'
 	@echo 'make pictures    train all that the README shows, and draw it'
 	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
@@ -106,15 +106,17 @@ tables: env
 	$(BIN)/python tools/analysis_tools/published_tables.py \
 	  --out docs/tables/published.md docs/tables/published.json
 
-RACE := $(BIN)/python tools/analysis_tools/race.py --seeds 0 1 2 $(RACE_FLAGS)
+COMPARE := $(BIN)/python tools/analysis_tools/compare_upsamplers.py \
+  --seeds 0 1 2 $(COMPARE_FLAGS)
 
-# Nothing else should run in the end, when times are taken.
-race: env
-	$(RACE) --out work_dirs/race
-	$(RACE) --out work_dirs/race-fine-tuned --config \
+# Nothing else should run in the end, when times are measured.
+compare: env
+	$(BIN)/python tools/make_demo_data.py --layout ade
+	$(COMPARE) --out work_dirs/comparison
+	$(COMPARE) --out work_dirs/comparison-fine-tuned --config \
 	  configs/demo/segformer_mit-mini_sapa-g_demo-fine-tuned.py
 
-pictures: demo demo-det race
+pictures: demo demo-det compare
 	tools/make_pictures.sh
 
 # The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of

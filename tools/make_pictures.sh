@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Draws the README's pictures anew. `make pictures` trains the demo's models
-# and runs the races first; what they are held against is trained here.
+# and runs the controlled comparisons first; the baselines are trained here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,6 +41,7 @@ train "$det" 350 work_dirs/demo-nearest "$nearest"
   --out docs/pictures/faster-rcnn.png
 
 for form in json md png; do
-  cp "work_dirs/race/race.$form" "docs/race/from-scratch.$form"
-  cp "work_dirs/race-fine-tuned/race.$form" "docs/race/fine-tuned.$form"
+  cp "work_dirs/comparison/comparison.$form" "docs/comparison/from-scratch.$form"
+  cp "work_dirs/comparison-fine-tuned/comparison.$form" \
+    "docs/comparison/fine-tuned.$form"
 done

@@ -1,9 +1,9 @@
-# The raced model again, but trained with bilinear interpolation before; the
-# upsampler is put in and gets used to it in a quarter of the iterations.
+# The same model, trained with bilinear interpolation, then fine-tuned with the
+# upsampler for a quarter of the iterations.
 _base_ = './segformer_mit-mini_sapa-g_demo.py'
 
-# `make race` trains it.
-load_from = 'work_dirs/race/runs/bilinear/seed-0/iter_6000.pth'
+# `make compare` trains it.
+load_from = 'work_dirs/comparison/seed-0/bilinear/iter_6000.pth'
 
 max_iters = 1500
 optim_wrapper = dict(optimizer=dict(lr=6e-4))

@@ -1,6 +1,6 @@
-# A SegFormer with half of MiT-B0, one block a stage, and SAPA-G on the demo's
-# scenes, small enough that one CPU core trains it from scratch in five minutes
-# or ten: what tools/analysis_tools/race.py compares upsamplers in.
+# SegFormer with half of MiT-B0, one block per stage, and SAPA-G on the demo's
+# scenes, small enough that one CPU core trains it from scratch in five to ten
+# minutes: the model of tools/analysis_tools/compare_upsamplers.py.
 _base_ = './segformer_mit-b1_sapa-g_demo.py'
 
 model = dict(
@@ -8,8 +8,8 @@ model = dict(
     decode_head=dict(in_channels=[32, 64, 160, 256], channels=64),
 )
 
-# In so short a time many small steps lead farther than few large ones. With
-# 2000 of them classes are still mixed up, and figures tell little.
+# In so short a training many small steps achieve more than few large ones.
+# After 2000 of them classes are still confused, and figures tell little.
 train_dataloader = dict(batch_size=2)
 max_iters = 6000
 optim_wrapper = dict(optimizer=dict(lr=2e-3, fused=True))

@@ -1,0 +1,262 @@
+"""Controlled comparison: one model, trained with each upsampler.
+
+Candidates of one seed differ in the upsampler alone: all other weights start
+from one saved state, and batches, augmentation and dropout are the same.
+"""
+
+import copy
+import json
+import multiprocessing
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.runner import set_random_seed
+from tqdm import tqdm
+
+from mmsapa.engine import timing
+from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
+from mmsapa.engine.inference import build_model
+from mmsapa.engine.runner import build_runner
+from mmsapa.upsamplers.presets import PRESETS
+
+
+def find_slots(node):
+    """List the parts of a model's config that hold a slot.
+
+    Returns:
+        list[dict]: Those whose ``upsample_cfg`` is None or names a ``type``;
+        the dicts themselves, not copies.
+    """
+    if isinstance(node, (list, tuple)):
+        return [slot for part in node for slot in find_slots(part)]
+    if not isinstance(node, dict):
+        return []
+    found = find_slots([*node.values()])
+    if 'upsample_cfg' in node:
+        upsample_cfg = node['upsample_cfg']
+        if upsample_cfg is None or 'type' in upsample_cfg:
+            found.append(node)
+    return found
+
+
+def with_upsampler(cfg, name):
+    """Copy a config, with the upsampler of PRESETS in all of its slots."""
+    cfg = copy.deepcopy(cfg)
+    for slot in find_slots(cfg.model):
+        slot['upsample_cfg'] = copy.deepcopy(PRESETS[name])
+    return cfg
+
+
+def save_initial_state(cfg, seed, path):
+    """Save the weights that all candidates of a seed start from.
+
+    Args:
+        cfg (Config): The comparison's; ``load_from``, if set, is a checkpoint
+            of the model without weights in its slots.
+        seed (int): Of the initialization, where there is no ``load_from``.
+        path (Path): File to write; one that exists is kept.
+
+    Raises:
+        CheckpointError: ``load_from`` cannot be read or does not fit.
+    """
+    if path.is_file():
+        return
+    set_random_seed(seed)
+    model = build_model(with_upsampler(cfg, 'nearest'))
+    if cfg.get('load_from'):
+        what = 'the model without weights in its slots'
+        advice = 'Name one that was trained with nearest or bilinear.'
+        load_weights(model, cfg.load_from, what, advice)
+    else:
+        model.init_weights()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix('.unfinished')
+    torch.save(dict(state_dict=model.state_dict()), unfinished)
+    unfinished.replace(path)
+
+
+def candidate_config(cfg, name, seed, initial_state):
+    """Make the config that trains a candidate and tests it in the end.
+
+    Args:
+        cfg (Config): The comparison's, which is left as it is.
+        name (str): The upsampler's, in PRESETS.
+        seed (int): Of all that is random.
+        initial_state (Path): Of :func:`save_initial_state`; the work dir is
+            ``name`` beside it.
+
+    Returns:
+        Config: For :func:`train_and_test`.
+    """
+    cfg = with_upsampler(cfg, name)
+    checkpoint = 'default_hooks.checkpoint'
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(initial_state.with_name(name)),
+            'load_from': str(initial_state),
+            'resume': False,
+            'randomness.seed': seed,
+            'env_cfg.cudnn_benchmark': False,
+            # A worker draws from a seed of its own, whatever the model draws.
+            'train_dataloader.num_workers': (
+                cfg.train_dataloader.get('num_workers') or 1
+            ),
+            **dict.fromkeys(['val_dataloader', 'val_cfg', 'val_evaluator']),
+            'test_evaluator': [
+                dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
+                dict(type='mmsapa.BoundaryIoU'),
+            ],
+            f'{checkpoint}.type': 'CheckpointHook',
+            f'{checkpoint}.by_epoch': False,
+            f'{checkpoint}.save_best': None,
+            # Two, since a kill may leave the last one incomplete.
+            f'{checkpoint}.max_keep_ckpts': 2,
+        }
+    )
+    return cfg
+
+
+class SameConditions(Hook):
+    """Gives all candidates the same random numbers, and measures memory.
+
+    Each iteration has a seed of its own, so that a resumed training draws
+    what it would have drawn without the interruption.
+
+    Args:
+        seed (int): Of the training.
+        tell (Callable): Takes the number of iterations that are done.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, seed, tell):
+        self.seed = seed
+        self.tell = tell
+        self.peak_bytes = 0
+
+    def before_train(self, runner):
+        """Have the batches before a resumed checkpoint loaded."""
+        # mmengine's fork skips them unloaded, but workers draw random numbers
+        # as they load.
+        batches = runner.train_loop.dataloader_iterator
+        batches.skip_iter = lambda n: [next(batches) for _ in range(n)]
+        self._note(runner.iter)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        """Seed the iteration."""
+        sequence = np.random.SeedSequence([self.seed, runner.iter])
+        set_random_seed(int(sequence.generate_state(1)[0]))
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        """Tell that the iteration is done."""
+        self._note(runner.iter + 1)
+
+    def _note(self, done):
+        self.tell(done)
+        # In each iteration, since mmengine's log resets the peak of a GPU.
+        if get_device() == 'cuda':
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = timing.memory('VmHWM')
+        self.peak_bytes = max(self.peak_bytes, peak)
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive():
+            raise RuntimeError('The process that started this one has ended.')
+
+
+def train_and_test(cfg, tell):
+    """Train and test a candidate, from its last checkpoint if there is one.
+
+    Args:
+        cfg (Config): Of :func:`candidate_config`.
+        tell (Callable): As :class:`SameConditions` has it.
+
+    Returns:
+        dict: Metrics in percent, and ``peak_bytes`` of the training.
+    """
+    last = find_last_checkpoint(cfg.work_dir)
+    if last:
+        cfg.load_from, cfg.resume = last, True
+    runner = build_runner(cfg)
+    hook = SameConditions(cfg.randomness.seed, tell)
+    runner.register_hook(hook)
+    # Built now, so that test data that do not fit stop it before training.
+    _ = runner.test_loop
+    # Slots draw their weights when training starts.
+    set_random_seed(cfg.randomness.seed)
+    runner.train()
+    metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
+    return dict(metrics, peak_bytes=hook.peak_bytes)
+
+
+def result_of(cfg):
+    """Name the file of a candidate's result, which is there once tested."""
+    return Path(cfg.work_dir, 'result.json')
+
+
+def train_all(cfgs, jobs=0):
+    """Train and test all candidates that have no result yet.
+
+    Each has a process of its own, which writes what it prints to ``run.log``
+    in the work dir, and what :func:`train_and_test` returns to
+    :func:`result_of`.
+
+    Args:
+        cfgs (list[Config]): Of :func:`candidate_config`.
+        jobs (int): Processes at a time; 0 for one per GPU or, without one,
+            per core.
+
+    Returns:
+        list[str]: Work dirs of those that failed.
+    """
+    jobs = jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    todo = [cfg for cfg in cfgs if not result_of(cfg).is_file()]
+    context = multiprocessing.get_context('spawn')
+    progress, processes = context.RawArray('q', len(cfgs)), []
+    iterations = cfgs[0].train_cfg.max_iters
+    finished = (len(cfgs) - len(todo)) * iterations
+    bar = tqdm(total=len(cfgs) * iterations, initial=finished, unit='it')
+
+    def wait_for_less_than(count):
+        while sum(process.is_alive() for process in processes) >= count:
+            time.sleep(0.5)
+            bar.update(finished + sum(progress) - bar.n)
+
+    try:
+        for number, cfg in enumerate(todo):
+            wait_for_less_than(jobs)
+            arguments = cfg, number, progress
+            processes.append(context.Process(target=_run, args=arguments))
+            processes[-1].start()
+        wait_for_less_than(1)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+        bar.close()
+    return [cfg.work_dir for cfg in todo if not result_of(cfg).is_file()]
+
+
+def _run(cfg, number, progress):
+    # Ctrl-C goes to the parent too, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.makedirs(cfg.work_dir, exist_ok=True)
+    with open(Path(cfg.work_dir, 'run.log'), 'a') as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    if get_device() == 'cuda':
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(1)
+    result = train_and_test(cfg, partial(progress.__setitem__, number))
+    unfinished = result_of(cfg).with_suffix('.unfinished')
+    unfinished.write_text(json.dumps(result))
+    unfinished.replace(result_of(cfg))

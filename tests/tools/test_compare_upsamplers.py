@@ -1,0 +1,286 @@
+"""The controlled comparison as a user runs it, on scenes of 64 pixels."""
+
+import json
+import os
+import pickle
+import re
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from ..helpers import (
+    CONFIGS,
+    ROOT,
+    call,
+    error,
+    finish,
+    make_data,
+    run,
+    start,
+    tool,
+    wait_for_note,
+    write_config,
+)
+from ..pure_python import write_pure_python
+
+pytest.importorskip('mmseg')
+
+from mmsapa.engine import controlled_comparison as controlled  # noqa: E402
+from mmsapa.engine.checkpoint import (  # noqa: E402
+    CheckpointError,
+    read_checkpoint,
+)
+from mmsapa.engine.runner import load_config  # noqa: E402
+
+TOOL = 'analysis_tools/compare_upsamplers'
+# With dropout, since a resumed training must draw the same.
+MORE = """
+model['backbone'].update(drop_path_rate=0.2)
+model['decode_head'].update(dropout_ratio=0.2)
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
+test_dataloader = dict(dataset=dict(data_root='{root}'))
+train_cfg = dict(max_iters=24)
+default_hooks = dict(
+    logger=dict(interval=4), checkpoint=dict(interval=4))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('comparison')
+    root = make_data(folder, 'seg', 8, 3)
+    return write_config(folder / 'config.py', 'seg', root, MORE)
+
+
+def figures(out):
+    """All figures of a comparison, but time and memory."""
+    rows = json.loads((out / 'comparison.json').read_text())['rows']
+    for row in rows:
+        for measured in (row, *row['runs']):
+            for key in measured.keys() & {'seconds', 'peak_bytes'}:
+                assert np.min(measured.pop(key)) > 0
+    return rows
+
+
+def test_a_comparison_ends_the_same_after_a_kill(
+    config, tmp_path, monkeypatch
+):
+    words = '--config', config, '--upsamplers', 'bilinear', 'sapa-g', '--out'
+    once, killed = tmp_path / 'once', tmp_path / 'killed'
+    printed = run(tmp_path, *tool(TOOL, *words, once))
+
+    process = start(tmp_path, *tool(TOOL, *words, killed, '--jobs', 1))
+    bilinear, sapa = (killed / 'seed-0' / x for x in ('bilinear', 'sapa-g'))
+    wait_for_note(process, bilinear)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    assert not (bilinear / 'result.json').exists()
+    assert not sapa.exists()
+    run(tmp_path, *tool(TOOL, *words, killed))
+    log = (bilinear / 'run.log').read_text()
+    assert re.search(r'resumed epoch: 0, iter: \d', log)
+
+    rows = figures(once)
+    assert figures(killed) == rows
+    for folder in (bilinear, sapa):
+        theirs, ours = (
+            read_checkpoint(str(out / 'iter_24.pth'))['state_dict']
+            for out in (once / folder.relative_to(killed), folder)
+        )
+        assert theirs.keys() == ours.keys()
+        assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    assert [row['upsampler'] for row in rows] == ['bilinear', 'sapa-g']
+    for key in ('params', 'flops'):
+        assert rows[1][key] > rows[0][key]
+    assert all(0 < row['runs'][0]['mBIoU'] < 100 for row in rows)
+    assert (once / 'comparison.md').read_text() in printed
+    assert cv2.imread(str(once / 'comparison.png')) is not None
+
+    # A folder is one config's, and keeps what is finished.
+    other = '--cfg-options', 'optim_wrapper.optimizer.lr=0.1'
+    message = error(monkeypatch, TOOL, *words, once, *other)
+    assert 'once holds a comparison with another config: expected' in message
+    if not torch.cuda.is_available():
+        words = *words[:-2], 'carafe', '--out', once  # which has no CPU kernel
+        message = error(monkeypatch, TOOL, *words)
+        assert re.search('1 of 2 trainings failed.*seed-0/carafe', message)
+        assert figures(once) == rows
+
+
+class Record(Hook):
+    """Weights at the start of a training, its images and random numbers."""
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner):
+        Record.last = self  # a runner has a copy of what its config holds
+        state = runner.model.state_dict()
+        self.weights = {key: value.clone() for key, value in state.items()}
+        self.seen, self.random = [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.random.append((torch.get_rng_state().tolist(), np.random.rand()))
+        self.seen += [
+            (Path(sample.img_path).name, sample.flip, sample.flip_direction)
+            for sample in data_batch['data_samples']
+        ]
+
+
+@pytest.fixture
+def record(config, tmp_path, scope):
+    """Train one candidate in this process."""
+    scope('mmseg')
+
+    def record(name, seed):
+        cfg = load_config(str(config))
+        path = tmp_path / f'seed-{seed}/init.pth'
+        controlled.save_initial_state(cfg, seed, path)
+        cfg = controlled.candidate_config(cfg, name, seed, path)
+        cfg.train_cfg.max_iters = 6
+        cfg.train_dataloader.dataset.pipeline[-1].meta_keys = (
+            *('img_path', 'flip', 'flip_direction'),
+        )
+        cfg.custom_hooks = [dict(type=Record)]
+        controlled.train_and_test(cfg, lambda done: None)
+        return Record.last
+
+    return record
+
+
+def test_candidates_of_a_seed_differ_in_their_upsamplers_alone(record):
+    first, *others = (
+        record(name, 3) for name in ('nearest', 'sapa-g', 'fade')
+    )
+    for other in others:
+        assert other.seen == first.seen
+        assert other.random == first.random
+        assert other.weights.keys() > first.weights.keys()
+        for key, weight in first.weights.items():
+            assert torch.equal(other.weights[key], weight)
+    assert len(set(first.seen)) > 6
+    other_seed = record('nearest', 4)
+    assert other_seed.seen != first.seen
+    assert other_seed.random != first.random
+    assert any(
+        not torch.equal(other_seed.weights[key], weight)
+        for key, weight in first.weights.items()
+    )
+
+
+def test_candidates_may_start_from_a_trained_model(config, tmp_path, scope):
+    scope('mmseg')
+    cfg = load_config(str(config))
+    trained, first, second = (tmp_path / f'{i}.pth' for i in range(3))
+    controlled.save_initial_state(cfg, 7, trained)
+    cfg.load_from = str(trained)
+    for seed, path in enumerate((first, second)):
+        controlled.save_initial_state(cfg, seed, path)
+        theirs, ours = (torch.load(x)['state_dict'] for x in (trained, path))
+        assert theirs.keys() == ours.keys()
+        assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    key = next(iter(theirs))
+    del theirs[key]
+    torch.save(dict(state_dict=theirs), trained)
+    with pytest.raises(
+        CheckpointError, match=f'without weights in its.*{key}'
+    ):
+        controlled.save_initial_state(cfg, 0, tmp_path / 'new.pth')
+
+
+def test_pure_python_and_wrapped_data_are_compared(config, tmp_path, scope):
+    """Without default hooks and workers, too."""
+    scope('mmseg')
+    cfg = Config.fromfile(config)
+    for name in ('train', 'test'):
+        loader = cfg[f'{name}_dataloader']
+        repeated = dict(
+            type='RepeatDataset', times=2, dataset=loader.dataset.to_dict()
+        )
+        loader.dataset = dict(type='ConcatDataset', datasets=[repeated])
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.train_cfg.max_iters = 2
+    cfg.pop('default_hooks')
+    write_pure_python(cfg, 'mmseg', tmp_path / 'pure.py')
+    cfg = load_config(str(tmp_path / 'pure.py'))
+    path = tmp_path / 'init.pth'
+    controlled.save_initial_state(cfg, 0, path)
+    cfg = controlled.candidate_config(cfg, 'fade', 0, path)
+    # As it reaches the process that trains it.
+    cfg, done = pickle.loads(pickle.dumps(cfg)), []
+    result = controlled.train_and_test(cfg, done.append)
+    assert done == [0, 1, 2]
+    assert 0 < result['mBIoU'] < 100
+    assert result['peak_bytes'] > 1e8
+
+
+def test_the_mean_and_the_spread_are_those_over_seeds(
+    tmp_path, monkeypatch, capsys
+):
+    result = json.loads((ROOT / 'docs/comparison/fine-tuned.json').read_text())
+    values = iter([30, 31, 35])
+    for trained in result['rows'][0]['runs']:
+        trained['mIoU'] = next(values)
+    (tmp_path / 'file.json').write_text(json.dumps(result))
+    call(monkeypatch, TOOL, '--show', tmp_path / 'file.json')
+    assert '32.00 ± 2.65' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['from-scratch', 'fine-tuned'])
+def test_the_pages_in_docs_are_those_of_their_json(name, monkeypatch, capsys):
+    path = ROOT / f'docs/comparison/{name}.json'
+    call(monkeypatch, TOOL, '--show', path)
+    # mmsegmentation's fork prints when it is imported.
+    printed = capsys.readouterr().out
+    assert printed.endswith(path.with_suffix('.md').read_text())
+
+
+@pytest.mark.parametrize('content', ['{"rows": [', '[]', '{}', None])
+def test_what_is_no_comparison_is_named(content, tmp_path, monkeypatch):
+    path = tmp_path / 'file.json'
+    if content:
+        path.write_text(content)
+    message = error(monkeypatch, TOOL, '--show', path)
+    assert message.startswith(f'{path}: expected a comparison, got')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--upsamplers', 'sapa'], r"'sapa' \(choose from .*sapa-g"),
+        (['--jobs', 'two'], '--jobs: expected a whole number, got two'),
+        (['--seeds', '1.5'], '--seeds: expected a whole number, got 1.5'),
+    ],
+)
+def test_bad_arguments_are_named(arguments, words, monkeypatch, capsys):
+    error(monkeypatch, TOOL, *arguments)
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--config', 'no.py'], 'There is no config file no.py'),
+        (['--config', CONFIGS['det']], 'MMSegmentation with an upsample_cfg'),
+        (['--cfg-options', 'load_from=no.pth'], 'no.pth: expected a checkp'),
+        (
+            ['--cfg-options', 'train_cfg.max_iters=4', 'test_dataloader=None'],
+            'and a test_dataloader',
+        ),
+        (
+            ['--cfg-options', 'test_dataloader.dataset.data_root=no'],
+            'needs no/',
+        ),
+        (['--out', ROOT / 'setup.py'], 'expected a folder, got .*setup.py'),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    options, words, config, tmp_path, monkeypatch
+):
+    options = ['--config', config, '--out', tmp_path, *options]
+    assert re.search(words, error(monkeypatch, TOOL, *options))
