@@ -1,8 +1,8 @@
-# Every target prepares .venv first. `make` alone lists them.
+# Every target sets up .venv first. `make` alone lists them.
 
 PYTHON ?= python3
 CUDA_HOME ?= /usr/local/cuda
-# mmengine needs it still, and nobody at this keyboard can mend that.
+# mmengine still uses it.
 export PYTHONWARNINGS ?= ignore:pkg_resources is deprecated:UserWarning
 
 BIN := .venv/bin
@@ -12,26 +12,28 @@ CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
 .PHONY: help env demo demo-det test test-matrix interrupt fuzz lint format \
-  cuda-check benchmark tables compare pictures gpu clean
+  docs cuda-check benchmark tables compare pictures gpu clean
 
 help:
-	@echo 'make demo        train and test SegFormer-B1 with SAPA on made-up scenes'
+	@echo 'make demo        train and test SegFormer-B1 with SAPA on drawn scenes'
 	@echo 'make demo-det    the same for Faster R-CNN'
-	@echo 'make test        lint, CUDA compile check and all tests'
+	@echo 'make test        style, CUDA compile check, documentation, all tests'
 	@echo 'make test-matrix ROW=...  the tests with another PyTorch or Python'
-	@echo 'make interrupt   stop make demo in every step, and see that it goes on'
+	@echo 'make interrupt   stop make demo in every step, and check that it resumes'
 	@echo 'make fuzz        ten thousand random calls of the operators'
-	@echo 'make env         only prepare .venv, which the others do by themselves'
-	@echo 'make lint        check style;  make format: mend it'
-	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is there'
-	@echo 'make benchmark   time the operators and layers; tables, JSON and plots'
-	@echo 'make tables      parameters and FLOPs beside the published ones'
+	@echo 'make env         only set up .venv, which the others do themselves'
+	@echo 'make lint        check style;  make format: fix it'
+	@echo 'make docs        build the documentation, build/docs/index.html'
+	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is found'
+	@echo 'make benchmark   time operators, layers, models; data, plots and pages'
+	@echo 'make tables      count parameters and FLOPs beside the published ones'
 	@echo 'make compare     train a small model with each upsampler, and compare'
-	@echo 'make pictures    train all that the README shows, and draw it'
+	@echo 'make pictures    train what the documentation shows, and draw it'
 	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
 	@echo 'make clean       remove .venv and everything built'
-	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.14),'
-	@echo 'STACK=onedl make ... the maintained forks of the libraries, as from 3.13 on.'
+	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.14);'
+	@echo 'STACK=onedl make ... the maintained forks of the libraries, the default'
+	@echo 'from 3.13 on.'
 
 env:
 	@command -v '$(PYTHON)' >/dev/null || { echo "There is no" \
@@ -46,7 +48,7 @@ demo-det: env
 	$(BIN)/python tools/demo.py det
 
 # A worker takes up to 2 GB.
-test: env lint cuda-check
+test: env lint cuda-check docs
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 interrupt:
@@ -68,6 +70,10 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+# The variable silences an advertisement.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ifeq ($(NVCC),)
 cuda-check:

@@ -31,6 +31,8 @@ CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 # By the newest Python that each works with; the oldest is 3.10.
 STACKS = {'official': 12, 'onedl': 14}
 MMCV_CORE_MINUTES = 18
+# Files of pinned versions that are installed together.
+PACKAGES = ('runtime', 'tests', 'docs')
 
 # What MMCV's operators are compiled for.
 ASK_TORCH = r"""
@@ -140,7 +142,7 @@ def install_packages(_):
     shutil.rmtree(str(VENV), ignore_errors=True)
     run(sys.executable, '-m', 'venv', VENV)
     pip('install', '-r', pins('build'))
-    pip('install', '-r', pins('runtime'), '-r', pins('tests'))
+    pip('install', *(f'-r{pins(name)}' for name in PACKAGES))
 
 
 def install_stack(made):
@@ -192,7 +194,7 @@ def set_up(made):
     """Do the steps from the first that is not done as it would be now."""
     stack, done = made['stack'], made['done']
     minutes = MMCV_CORE_MINUTES // int(environment()['MAX_JOBS'])
-    packages = [pins(name) for name in ('build', 'runtime', 'tests')]
+    packages = [pins(name) for name in ('build', *PACKAGES)]
     sources = [ROOT / 'setup.py', *sorted((ROOT / 'csrc').rglob('*.*'))]
     steps = (
         (install_packages, packages, 'PyTorch and others, a long download'),
