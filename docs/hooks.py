@@ -13,11 +13,9 @@ OUTSIDE = ('*.md', 'LICENSE', 'configs/*/README.md', 'configs/*/*.py')
 MARKUP = [
     (r':\w+:`~?\.?([^`]+)`', r'`\1`'),
     (r'`([^`<]+?)\s*<(http[^>]+)>`_', r'[\1](\2)'),
-    (r'^\.\. math::$', ''),
     (r'::$', ':'),
     (r'\]\[', r']\\['),
 ]
-TABLE = re.compile(r'^=+ [= ]+\n.*\n=+ [= ]+\n(?:.*\n)*?=+ [= ]+$', re.M)
 
 
 def on_files(files, config):
@@ -42,10 +40,7 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj, **_):
         """Rewrite one docstring."""
         if obj.docstring:
-            text = TABLE.sub(
-                lambda table: re.sub('^', '    ', table[0], flags=re.M),
-                obj.docstring.value,
-            )
             for pattern, replacement in MARKUP:
-                text = re.sub(pattern, replacement, text, flags=re.M)
-            obj.docstring.value = text
+                obj.docstring.value = re.sub(
+                    pattern, replacement, obj.docstring.value, flags=re.M
+                )

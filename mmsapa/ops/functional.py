@@ -19,15 +19,13 @@ def sapa_upsample(
     kernel_size: int = 5,
     scale_factor: int = 2,
 ) -> Tensor:
-    r"""Upsample ``value`` by the similarity of ``query`` and ``key``.
+    """Upsample ``value`` by the similarity of ``query`` and ``key``.
 
     A query pixel p belongs to the low-res cell c(p) = p // s. It compares
     itself with the K x K cells around c(p) and takes their mean, weighted by
-    similarity (SAPA, NeurIPS 2022, section 3):
+    similarity (SAPA, NeurIPS 2022, section 3)::
 
-    .. math::
-        out_p = \sum_o softmax_o(\langle query_p, key_{c(p) + o} \rangle)
-        \, value_{c(p) + o}
+        out[p] = sum_o softmax_o(<query[p], key[c(p) + o]>) * value[c(p) + o]
 
     Keys and values outside the map are zero and take part in the softmax.
     Where queries go on by less than a cell, key and value get one cell more,
@@ -77,15 +75,14 @@ def norm_project(
     bias: Tensor,
     eps: float = 1e-5,
 ) -> Tensor:
-    r"""Layer normalization over channels and a projection, fused.
+    """Layer normalization over channels and a projection, fused.
 
     A projection of a normalized pixel is a projection of the pixel as it is,
     divided by its standard deviation, if the norm's affine parameters are
-    folded into the projection and each row of that loses its mean:
+    folded into the projection and each row of that loses its mean::
 
-    .. math::
-        W (\gamma \odot (x - \mu) / \sigma + \beta) + b
-        = \overline{W \gamma} x / \sigma + W \beta + b
+        W (gamma * (x - mean) / std + beta) + b = V x / std + (W beta + b)
+        V = W diag(gamma), each row less its mean
 
     So the normalized map is neither written nor kept for backward. The
     variance is taken of differences, never of the raw squares, so that a

@@ -48,14 +48,10 @@ class SAPA(GuidedUpsampler):
     (https://arxiv.org/abs/2209.12866, section 3). Both are normalized over
     channels to compute the weights; the mean is taken of ``x`` itself.
 
-    ======= ==================================== ===========
-    variant query                                key
-    ======= ==================================== ===========
-    ``I``   guide (inner product)                x
-    ``B``   projected guide (bilinear form)      projected x
-    ``G``   as ``B``, mixed by a gate with a     projected x
-            projection of ``x`` not normalized
-    ======= ==================================== ===========
+    - ``I``, inner product: compares guide and ``x`` as they are.
+    - ``B``, low-rank bilinear form: compares projections of both.
+    - ``G``, gated: as ``B``, but a gate mixes the query with a projection of
+      ``x``, not normalized.
 
     Args:
         in_channels (int): Channels of ``x``.
