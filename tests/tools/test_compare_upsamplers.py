@@ -266,7 +266,10 @@ def test_bad_arguments_are_named(arguments, words, monkeypatch, capsys):
     ('options', 'words'),
     [
         (['--config', 'no.py'], 'There is no config file no.py'),
-        (['--config', CONFIGS['det']], 'MMSegmentation with an upsample_cfg'),
+        (
+            ['--config', ROOT / CONFIGS['det']],
+            'MMSegmentation with an upsample_cfg',
+        ),
         (['--cfg-options', 'load_from=no.pth'], 'no.pth: expected a checkp'),
         (
             ['--cfg-options', 'train_cfg.max_iters=4', 'test_dataloader=None'],
