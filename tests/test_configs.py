@@ -121,7 +121,8 @@ def assert_upsamplers_learn(model):
         assert grad.isfinite().all() and grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize('config', CONFIGS)
+# The others differ in the layer's variant alone.
+@pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa-g' in c])
 def test_trains_and_predicts(config, scope, device):
     cfg = load(config, scope)
     library = cfg.default_scope
@@ -141,12 +142,11 @@ def test_trains_and_predicts(config, scope, device):
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 
-    if 'sapa-g' in config:
-        optimizer.zero_grad()
-        loss = loss_under_autocast(model, data, library, device)
-        loss.backward()
-        assert loss.isfinite()
-        assert_upsamplers_learn(model)
+    optimizer.zero_grad()
+    loss = loss_under_autocast(model, data, library, device)
+    loss.backward()
+    assert loss.isfinite()
+    assert_upsamplers_learn(model)
 
     model.eval()
     # Not a multiple of anything, as ADE20K's images are.
@@ -196,9 +196,7 @@ def stock(node):
 
 
 def shapes(model):
-    """Build a model without its numbers; what its state dict holds."""
-    with torch.device('meta'):
-        state = MODELS.build(model).state_dict()
+    state = MODELS.build(model).state_dict()
     return {name: value.shape for name, value in state.items()}
 
 
@@ -295,8 +293,7 @@ def test_a_config_finds_the_package_by_itself(tmp_path):
 
 
 def parameters(model):
-    with torch.device('meta'):
-        return sum(p.numel() for p in MODELS.build(model).parameters())
+    return sum(p.numel() for p in MODELS.build(model).parameters())
 
 
 @pytest.mark.parametrize(

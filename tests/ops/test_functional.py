@@ -227,7 +227,6 @@ def check_kinds(inputs):
     torch.testing.assert_close(*results, equal_nan=True, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') < 20 << 30,
     reason='needs 20 GiB of memory',

@@ -47,9 +47,7 @@ def test_a_guide_may_have_other_channels(kind):
     assert out.shape == (2, 8, 7, 9)
 
 
-@pytest.mark.parametrize(
-    'kind', sorted(LAYERS.keys() - {'nearest', 'bilinear'})
-)
+@pytest.mark.parametrize('kind', sorted({*LAYERS} - {'nearest', 'bilinear'}))
 def test_a_map_that_is_short_gets_its_last_row_once_more(kind):
     if kind == 'carafe':
         pytest.skip('carafe of mmcv has no CPU kernel')
