@@ -28,6 +28,10 @@ CONFIGS = sorted(
     if '_base_' not in path.parts
 )
 SEGFORMER = 'segformer/segformer_mit-b1_sapa-{}_1xb16-160k_ade20k-512x512.py'
+AUTOCAST = (
+    'demo/segformer_mit-b1_sapa-g_demo.py',
+    'demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
+)
 FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
 
 
@@ -142,11 +146,13 @@ def test_trains_and_predicts(config, scope, device):
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
 
-    optimizer.zero_grad()
-    loss = loss_under_autocast(model, data, library, device)
-    loss.backward()
-    assert loss.isfinite()
-    assert_upsamplers_learn(model)
+    # One of each library: on many CPUs bfloat16 takes ten times as long.
+    if config in AUTOCAST:
+        optimizer.zero_grad()
+        loss = loss_under_autocast(model, data, library, device)
+        loss.backward()
+        assert loss.isfinite()
+        assert_upsamplers_learn(model)
 
     model.eval()
     # Not a multiple of anything, as ADE20K's images are.
