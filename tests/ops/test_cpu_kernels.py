@@ -41,7 +41,9 @@ def test_matches_the_reference(capability):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split()[0].lower() == capability
+    # What PyTorch calls default today was NO AVX in 2.1.
+    names = ('default', 'no avx') if capability == 'default' else [capability]
+    assert result.stdout.splitlines()[0].lower() in names
 
 
 @pytest.mark.parametrize('width', [64, 70])
