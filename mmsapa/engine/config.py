@@ -105,3 +105,22 @@ def leaf_datasets(dataset):
     if not inner:
         return [dataset]
     return [leaf for part in inner for leaf in leaf_datasets(part)]
+
+
+def find_slots(node):
+    """List the parts of a model's config that hold a slot.
+
+    Returns:
+        list[dict]: Those whose ``upsample_cfg`` is None or names a ``type``;
+        the dicts themselves, not copies.
+    """
+    if isinstance(node, (list, tuple)):
+        return [slot for part in node for slot in find_slots(part)]
+    if not isinstance(node, dict):
+        return []
+    found = find_slots([*node.values()])
+    if 'upsample_cfg' in node:
+        upsample_cfg = node['upsample_cfg']
+        if upsample_cfg is None or 'type' in upsample_cfg:
+            found.append(node)
+    return found

@@ -22,28 +22,10 @@ from tqdm import tqdm
 
 from mmsapa.engine import timing
 from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
+from mmsapa.engine.config import find_slots
 from mmsapa.engine.inference import build_model
 from mmsapa.engine.runner import build_runner
 from mmsapa.upsamplers.presets import PRESETS
-
-
-def find_slots(node):
-    """List the parts of a model's config that hold a slot.
-
-    Returns:
-        list[dict]: Those whose ``upsample_cfg`` is None or names a ``type``;
-        the dicts themselves, not copies.
-    """
-    if isinstance(node, (list, tuple)):
-        return [slot for part in node for slot in find_slots(part)]
-    if not isinstance(node, dict):
-        return []
-    found = find_slots([*node.values()])
-    if 'upsample_cfg' in node:
-        upsample_cfg = node['upsample_cfg']
-        if upsample_cfg is None or 'type' in upsample_cfg:
-            found.append(node)
-    return found
 
 
 def with_upsampler(cfg, name):

@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmsapa.engine.checkpoint import load_weights, shorten
 from mmsapa.engine.config import (
     ConfigError,
+    find_slots,
     leaf_datasets,
     library_of,
     type_name,
@@ -131,25 +132,14 @@ def upsampler_of(cfg):
         str: Type of the first ``upsample_cfg``, such as 'carafe', for SAPA
         with its variant, such as 'SAPA-G'; 'baseline' if there is none.
     """
-    found = _find_upsampler(cfg.model)
+    slots = (slot['upsample_cfg'] for slot in find_slots(cfg.model))
+    found = next(filter(None, slots), None)
     if found is None:
         return 'baseline'
     name = type_name(found)
     if name.lower() == 'sapa':
         return f'SAPA-{found.get("variant", "G")}'
     return name
-
-
-def _find_upsampler(node):
-    if isinstance(node, (list, tuple)):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return None
-    here = node.get('upsample_cfg')
-    if isinstance(here, dict) and 'type' in here:
-        return here
-    found = (_find_upsampler(value) for value in node.values())
-    return next(filter(None, found), None)
 
 
 def check_classes(models):

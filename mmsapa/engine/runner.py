@@ -17,13 +17,7 @@ from mmsapa.engine.checkpoint import (
     check_file,
     shorten,
 )
-from mmsapa.engine.cli import (
-    LAUNCHERS,
-    KeyValues,
-    argument_parser,
-    command_line,
-    interruptible,
-)
+from mmsapa.engine.cli import LAUNCHERS
 from mmsapa.engine.config import (
     ConfigError,
     leaf_datasets,
@@ -33,17 +27,6 @@ from mmsapa.engine.config import (
 from mmsapa.engine.evaluation_options import evaluators
 from mmsapa.engine.pretrained import register_loaders
 from mmsapa.engine.safe_runner import RunnerMixin, SafeRunner
-
-__all__ = [
-    'KeyValues',
-    'argument_parser',
-    'build_runner',
-    'check_checkpoint',
-    'check_data',
-    'command_line',
-    'interruptible',
-    'load_config',
-]
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'

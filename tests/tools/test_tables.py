@@ -209,6 +209,8 @@ def test_our_tool_says_what_cannot_be_built(monkeypatch, tmp_path):
     arguments = ('--cfg-options', 'model.decode_head.channels=x')
     text = error(monkeypatch, 'analysis_tools/get_flops', config, *arguments)
     assert 'its model cannot be built: ' in text
+    text = error(monkeypatch, 'analysis_tools/get_flops', tmp_path / 'no.py')
+    assert text.startswith('There is no config file')
 
 
 def test_maskformer_is_counted_and_left_as_it_was(scope):

@@ -32,6 +32,7 @@ from mmsapa.datasets.ground_truth import (
     test_data,
     test_items,
 )
+from mmsapa.engine.cli import interruptible
 from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
     ImageError,
@@ -53,7 +54,6 @@ from mmsapa.engine.inference import (
 from mmsapa.engine.runner import (
     check_checkpoint,
     check_data,
-    interruptible,
     load_config,
 )
 from mmsapa.visualization import Comparison, Detections, draw_comparison

@@ -34,7 +34,8 @@ from prettytable import PrettyTable, TableStyle
 from mmsapa.datasets.ground_truth import build_data, test_data, test_items
 from mmsapa.engine import controlled_comparison as controlled
 from mmsapa.engine import inference, runner, timing
-from mmsapa.engine.config import ConfigError, library_of
+from mmsapa.engine.cli import KeyValues, command_line, interruptible
+from mmsapa.engine.config import ConfigError, find_slots, library_of
 from mmsapa.engine.images import make_folder, read_image, save
 from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers.presets import PRESETS
@@ -55,7 +56,7 @@ def read_config(path, options, out):
     cfg = runner.load_config(path, options)
     if not (
         library_of(cfg) == 'mmseg'
-        and controlled.find_slots(cfg.model)
+        and find_slots(cfg.model)
         and 'max_iters' in (cfg.get('train_cfg') or {})
         and cfg.get('train_dataloader')
         and cfg.get('test_dataloader')
@@ -263,7 +264,7 @@ def parse_args():
     add(
         '--cfg-options',
         nargs='+',
-        action=runner.KeyValues,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='settings that replace those of the config',
     )
@@ -280,8 +281,8 @@ def main():
     # The libraries' messages would break up the progress bar.
     warnings.filterwarnings('ignore', module='mm(cv|engine|det|seg)')
     MMLogger.get_current_instance().setLevel('WARNING')
-    again = runner.command_line(*sys.argv)
-    with runner.interruptible(f'Stopped. To resume: {again}'):
+    again = command_line(*sys.argv)
+    with interruptible(f'Stopped. To resume: {again}'):
         cfg = read_config(args.config, args.cfg_options, args.out)
         # Each name and seed once.
         names, seeds = map(dict.fromkeys, (args.upsamplers, args.seeds))

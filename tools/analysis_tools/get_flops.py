@@ -10,10 +10,9 @@ MMSegmentation 1.2.2 does not run with mmengine 0.10.7 (its issue 3241).
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmsapa.engine.config import ConfigError, read_config
+from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.inference import build_model
+from mmsapa.engine.runner import load_config
 from mmsapa.evaluation.complexity import count
 
 
@@ -34,22 +33,17 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
-        default={},
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='settings of the config to override',
     )
     return parser.parse_args()
 
 
+@interruptible('Stopped.')
 def main():
     args = parse_args()
-    cfg = read_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    try:
-        model = build_model(cfg)
-    except ConfigError as error:
-        raise SystemExit(str(error)) from error
+    model = build_model(load_config(args.config, args.cfg_options))
     counts = count(model, tuple(args.shape))
     print(f'Image: {"x".join(map(str, args.shape))}')
     print(f'Parameters: {counts["params"] / 1e6:.3f} M')

@@ -18,6 +18,7 @@ from pathlib import Path
 from mmengine.device import get_device
 from tqdm import tqdm
 
+from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
     ImageError,
@@ -29,9 +30,7 @@ from mmsapa.engine.images import (
 )
 from mmsapa.engine.inference import device_of, infer, load_model
 from mmsapa.engine.runner import (
-    KeyValues,
     check_checkpoint,
-    interruptible,
     load_config,
 )
 from mmsapa.visualization import draw_sapa_figure, find_stages, record
