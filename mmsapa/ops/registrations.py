@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch.autograd import Function
 
 from . import torch_private
 from .checks import (
@@ -119,7 +118,7 @@ def _differentiate(name, op, op_backward, saves_results):
         callable: The operator's kernel, where there are kernels of devices.
     """
 
-    class Backward(Function):
+    class Backward:
         @staticmethod
         def keep(ctx, args, results):
             pass
@@ -133,7 +132,7 @@ def _differentiate(name, op, op_backward, saves_results):
 
         jvp = backward
 
-    class Forward(Function):
+    class Forward:
         @staticmethod
         def keep(ctx, args, results):
             ctx.numbers = args[INPUTS:]

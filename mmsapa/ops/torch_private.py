@@ -13,6 +13,7 @@ from torch._functorch.autograd_function import (
     enable_single_level_autograd_function,
 )
 from torch.autograd import Function
+from torch.autograd.function import _SingleLevelFunction
 from torch.utils import flop_counter
 
 
@@ -58,22 +59,24 @@ def autograd_kernel(op: Callable, rule: type) -> Callable:
 
     Args:
         op (OpOverload): The operator.
-        rule (type): A torch.autograd.Function without ``forward``. Its
-            ``keep(ctx, args, results)`` saves what ``backward`` needs.
+        rule (type): ``backward`` and ``jvp`` as in torch.autograd.Function,
+            and ``keep(ctx, args, results)``, which saves what they need.
 
     Returns:
         callable: Takes the operator's arguments.
     """
     call = below_autograd(op)
 
-    class Eager(rule):
+    class Eager(rule, Function):
         @staticmethod
         def forward(ctx, *args):
             results = call(*args)
             rule.keep(ctx, args, results)
             return results
 
-    class Transformed(rule):
+    # Inside the dispatcher torch.func is at one of its levels already, where
+    # a Function would begin with all of them anew.
+    class Transformed(rule, _SingleLevelFunction):
         @staticmethod
         def forward(*args):
             # Off for this level, whose gradient this is, not for others.
@@ -89,10 +92,8 @@ def autograd_kernel(op: Callable, rule: type) -> Callable:
             return Eager.apply(*args)
         if not torch.is_grad_enabled():
             return call(*args)
-        # Inside the dispatcher torch.func is at one of its levels already,
-        # where Function.apply would begin with all of them anew.
         with enable_single_level_autograd_function():
-            return super(Function, Transformed).apply(*args)
+            return Transformed.apply(*args)
 
     return kernel
 
