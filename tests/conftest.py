@@ -1,4 +1,6 @@
+import gc
 import signal
+import sys
 
 import pytest
 import torch
@@ -33,6 +35,14 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize('device', DEVICES)
 
 
+def pytest_collection_finish():
+    """Leave the modules out when garbage is collected.
+
+    mmengine has it collected for every data set, for half a second each.
+    """
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def limit():
     """No test waits without limit."""
@@ -61,6 +71,23 @@ def float16(device, dtype):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_layout(monkeypatch):
+    """Configs are logged and written without yapf's layout.
+
+    It takes seconds, longer than most tests.
+    """
+    if 'mmengine' not in sys.modules:
+        return
+    # mmengine has the function by itself, its fork not.
+    for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+        monkeypatch.setattr(
+            f'{module}.FormatCode',
+            lambda text, **kwargs: (text, False),
+            raising=False,
+        )
 
 
 @pytest.fixture

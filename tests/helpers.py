@@ -164,14 +164,6 @@ def call(monkeypatch, name, *args):
     with TemporaryDirectory() as folder, monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, 'argv', [path, *map(str, args)])
-        # yapf formats the configs that are written, which takes longer than
-        # the run.
-        for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
-            patch.setattr(
-                f'{module}.FormatCode',
-                lambda text, **kwargs: (text, False),
-                raising=False,  # mmengine has it by itself, its fork not
-            )
         runpy.run_path(path, run_name='__main__')
 
 

@@ -125,26 +125,29 @@ def assert_upsamplers_learn(model):
         assert grad.isfinite().all() and grad.abs().sum() > 0, name
 
 
-# The others differ in the layer's variant alone.
-@pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa-g' in c])
+# The others differ in the layer's variant or the backbone's depth alone.
+@pytest.mark.parametrize(
+    'config', [c for c in CONFIGS if 'sapa-g' in c and 'r101' not in c]
+)
 def test_trains_and_predicts(config, scope, device):
     cfg = load(config, scope)
     library = cfg.default_scope
+    if 'swin' in config:
+        cfg.model.backbone.depths = [1, 1, 1, 1]  # of 2, 2, 18, 2 blocks
     model = MODELS.build(cfg.model)
     model.init_weights()
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     data = batch(library)
     losses = []
-    for _ in range(3):
+    for _ in range(2):
         loss = training_loss(model, data)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         assert_upsamplers_learn(model)
         optimizer.step()
-    assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0]
+    assert training_loss(model, data) < losses[0] < np.inf
 
     # One of each library: on many CPUs bfloat16 takes ten times as long.
     if config in AUTOCAST:
@@ -206,8 +209,15 @@ def shapes(model):
     return {name: value.shape for name, value in state.items()}
 
 
+@pytest.fixture
+def unfilled(monkeypatch):
+    """Build convolutions and linear layers without drawing their weights."""
+    for layer in torch.nn.Conv2d, torch.nn.Linear:
+        monkeypatch.setattr(layer, 'reset_parameters', lambda self: None)
+
+
 @pytest.mark.parametrize('config', CONFIGS)
-def test_holds_all_that_a_stock_checkpoint_does(config, scope):
+def test_holds_all_that_a_stock_checkpoint_does(config, scope, unfilled):
     """And nothing else but the upsamplers: what fine-tuning starts from."""
     cfg = load(config, scope)
     parent = shapes(stock(cfg.model))
@@ -239,9 +249,6 @@ def test_fine_tuning_starts_from_a_stock_checkpoint(scope, tmp_path):
 NECK = "neck=dict(type='mmsapa.{}', upsample_cfg=dict(type='sapa'))"
 OTHERS = {
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': NECK.format('FPN'),
-    'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': NECK.format(
-        'FPN'
-    ),
     'mmdet::pafpn/faster-rcnn_r50_pafpn_1x_coco.py': NECK.format('PAFPN'),
     'mmdet::yolox/yolox_s_8xb8-300e_coco.py': NECK.format('YOLOXPAFPN'),
     'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py': NECK.format(
@@ -319,7 +326,7 @@ def parameters(model):
     ],
 )
 def test_parameters_added(
-    config, part, interpolation, steps, variant, more, scope
+    config, part, interpolation, steps, variant, more, scope, unfilled
 ):
     cfg = load(config.format(variant), scope)
     ours = parameters(cfg.model)

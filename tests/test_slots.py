@@ -125,6 +125,8 @@ CASES = {
     ),
 }
 pytestmark = pytest.mark.parametrize('name', CASES)
+# One of each class: compilation takes seconds.
+COMPILED = [name for name in CASES if name[-2:] not in ('-1', '-2', '-3')]
 
 
 def find(path):
@@ -274,6 +276,8 @@ def test_a_copy_has_guides_of_its_own(name):
 
 
 def test_compiles(name):
+    if name not in COMPILED:
+        pytest.skip('compiled with other settings')
     _, child, _ = build(name, upsample_cfg=dict(type='sapa'))
     inputs = features(name)
     expected = run(child, inputs, name)
@@ -295,6 +299,8 @@ def test_laterals_may_be_replaced(name, compiled):
     expected = run(child, inputs, name)
     child.lateral_convs[0] = parent.lateral_convs[0]  # of the same weights
     if compiled:
+        if name not in ('mmdet-fpn-0', 'uper-head'):
+            pytest.skip('compiled for one neck and one head')
         torch.compiler.reset()
         child.compile(backend='eager')
     for ours, theirs in zip(run(child, inputs, name), expected, strict=True):

@@ -5,22 +5,25 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from . import fuzz
 
 
 def test_random_calls_equal_the_reference():
     """A failure names its number, which brings it back."""
-    wrong = [fuzz.failure(number) for number in range(300)]
+    wrong = [fuzz.failure(number) for number in range(150)]
     assert not any(wrong), '\n'.join(filter(None, wrong))
 
 
 @pytest.mark.parametrize('capability', ['default', 'avx2'])
 def test_narrow_vectors_equal_the_reference(capability):
+    if capability.upper() == torch.backends.cpu.get_cpu_capability():
+        pytest.skip(f'the calls above use {capability}')
     result = subprocess.run(
         [
             *(sys.executable, '-m', 'tests.ops.fuzz'),
-            *('--cases', '150', '--seed', '300'),
+            *('--cases', '100', '--seed', '300'),
         ],
         env=dict(os.environ, ATEN_CPU_CAPABILITY=capability),
         capture_output=True,

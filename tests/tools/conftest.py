@@ -74,12 +74,6 @@ def write(folder, tmp_path, scope):
     return write
 
 
-@pytest.fixture(autouse=True)
-def no_layout(monkeypatch):
-    """A runner logs its config, whose layout takes longer than a test."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
 @pytest.fixture
 def drawn(monkeypatch):
     """The arguments of each figure that a tool draws in this process."""
