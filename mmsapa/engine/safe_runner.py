@@ -7,6 +7,7 @@ import os.path as osp
 import shutil
 import signal
 import sys
+from multiprocessing import AuthenticationError
 
 from mmengine.device import get_device
 from mmengine.dist import master_only
@@ -187,7 +188,8 @@ def _start_worker(worker_id, then=None):
     report = sys.excepthook
 
     def report_others(kind, error, trace):
-        if not issubclass(kind, (ConnectionError, EOFError)):
+        lost = OSError, EOFError, AuthenticationError
+        if not issubclass(kind, lost):
             report(kind, error, trace)
 
     sys.excepthook = report_others
