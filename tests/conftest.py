@@ -1,11 +1,16 @@
+import functools
 import gc
 import signal
-import sys
 
 import pytest
 import torch
 
 from mmsapa.ops import registrations
+
+try:
+    from mmengine.fileio import load
+except ImportError:  # operators and layers need torch alone
+    load = None
 
 # The maps are small: threads would wait for each other longer than they work.
 # Tests of threads set a number of their own.
@@ -73,14 +78,22 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def no_layout(monkeypatch):
-    """Configs are logged and written without yapf's layout.
+@functools.cache
+def load_once(path):
+    """Read a library's list of models, or a part of it."""
+    return load(path)
 
-    It takes seconds, longer than most tests.
+
+@pytest.fixture(autouse=True)
+def quick_configs(monkeypatch):
+    """Configs without what takes longer than most tests.
+
+    They are logged and written without yapf's layout, and mmengine reads the
+    hundred lists of a library's models once, not for every config.
     """
-    if 'mmengine' not in sys.modules:
+    if not load:
         return
+    monkeypatch.setattr('mmengine.config.utils.load', load_once)
     # mmengine has the function by itself, its fork not.
     for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
         monkeypatch.setattr(
