@@ -40,6 +40,20 @@ METRICS = Registry(
     scope='mmsapa',
     locations=['mmsapa.evaluation'] if find_spec('mmseg') else [],
 )
+DATASETS = Registry(
+    'dataset',
+    parent=registry.DATASETS,
+    scope='mmsapa',
+    locations=['mmsapa.datasets.nyu'] if find_spec('mmseg') else [],
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=registry.TRANSFORMS,
+    scope='mmsapa',
+    locations=(
+        ['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []
+    ),
+)
 
 
 def register_upsample_layer(name: str) -> Callable[[type], type]:

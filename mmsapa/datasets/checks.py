@@ -18,6 +18,7 @@ from mmsapa.datasets.categories import (
     enumerated,
     read_categories,
 )
+from mmsapa.datasets.depth_checks import check_depth_maps
 from mmsapa.engine.config import ConfigError, leaf_datasets, type_name
 
 SAMPLES = 12
@@ -41,8 +42,9 @@ def missing_paths(dataset):
     """
     parts = dict(dataset.get('data_prefix') or {})
     if not any('Ann' in type_name(t) for t in dataset.get('pipeline') or ()):
-        # A pipeline that loads no annotations needs no label maps.
-        parts = {k: v for k, v in parts.items() if not k.startswith('seg')}
+        # A pipeline that loads no annotations needs no maps of them.
+        maps = 'seg', 'depth'
+        parts = {k: v for k, v in parts.items() if not k.startswith(maps)}
     parts['ann_file'] = dataset.get('ann_file')
     root = dataset.get('data_root') or ''
     for name, part in dict(data_root=root, **parts).items():
@@ -95,6 +97,7 @@ def check_loop(split, model, dataset, metrics=()):
         if load is not None and hasattr(head, 'num_classes'):
             _check_count(split, 'decode_head', head, classes)
             _check_label_maps(split, head, leaf, infos, load)
+        check_depth_maps(split, head, leaf, infos)
         for name, head in _detecting_heads(model).items():
             _check_count(split, name, head, classes, exactly=bool(metrics))
             _check_labels(name, head, infos)
@@ -127,7 +130,8 @@ def explain_failure(dataset):
         dataset (dict): Its config, may be of a wrapper.
 
     Raises:
-        ConfigError: Its categories are not its classes, or it has no images.
+        ConfigError: Its categories are not its classes, it has no images, or
+            its own check says what is wrong.
     """
     for cfg in leaf_datasets(dataset):
         without = dict(lazy_init=True, pipeline=[])
@@ -142,6 +146,8 @@ def explain_failure(dataset):
         try:
             leaf.data_list = leaf.load_data_list()
             kept = leaf.filter_data()
+        except ConfigError:
+            raise  # without what mmengine puts before it
         except Exception:
             continue
         if not kept:
