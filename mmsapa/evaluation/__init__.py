@@ -6,5 +6,6 @@ __all__ = []
 
 if find_spec('mmseg'):
     from .boundary_iou import BoundaryIoU  # noqa: F401
+    from .depth_metric import DepthMetric  # noqa: F401
 
-    __all__ += ['BoundaryIoU']
+    __all__ += ['BoundaryIoU', 'DepthMetric']
