@@ -1,4 +1,4 @@
-"""Draw the demo's scenes and write them in the layouts of ADE20K and COCO."""
+"""Draw the demo's scenes in the layouts of ADE20K, COCO and NYU Depth v2."""
 
 import argparse
 import os.path as osp
@@ -44,7 +44,7 @@ def parse_args():
     parser.add_argument(
         '--size',
         type=int,
-        help="side in pixels (default: the demo's, 128 in ade, 96 in coco)",
+        help="side in pixels (default: the demo's, 96 in coco, else 128)",
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='seed (default: 0)'

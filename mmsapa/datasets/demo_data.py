@@ -1,4 +1,4 @@
-"""Demo data sets: drawn scenes in the layouts of ADE20K and COCO."""
+"""Demo data sets: scenes in the layouts of ADE20K, COCO, NYU Depth v2."""
 
 import json
 import os
@@ -15,13 +15,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from mmsapa.datasets.depth_scenes import make_depth_scene
 from mmsapa.datasets.scenes import CLASSES, OTHER, make_scene
 
-FORMATS = ('ade', 'coco')
+FORMATS = ('ade', 'coco', 'nyu')
 # What the demo's configs are made for: numbers of images, and their sides in
 # pixels.
 NUM_TRAIN, NUM_VAL = 1500, 100
-SIZES = dict(ade=128, coco=96)
+SIZES = dict(ade=128, coco=96, nyu=128)
 MANIFEST = 'demo_data.json'
 # Raised whenever the same arguments give other bytes than before.
 VERSION = 1
@@ -31,7 +32,11 @@ _NAMES = dict(
     r'ADE_(train|val)_\d{8}\.(jpg|png)',
     coco=r'(train2017|val2017)/\d{12}\.jpg|'
     r'annotations/instances_(train2017|val2017)\.json',
+    nyu=r'nyudepthv2_(train|test)_files_with_gt\.txt|'
+    r'(sync/room_0001|official_splits/test/room)/'
+    r'(rgb_\d{5}\.jpg|sync_depth_\d{5}\.png)',
 )
+_NYU_PAIR = 'rgb_{:05d}.jpg', 'sync_depth_{:05d}.png'
 
 
 def make_dataset(
@@ -51,11 +56,11 @@ def make_dataset(
 
     Args:
         out (str): Folder that gets a subfolder ``layout``.
-        layout (str): 'ade' or 'coco'.
+        layout (str): 'ade', 'coco' or 'nyu'.
         num_train (int): Number of training images. Defaults to 1500.
         num_val (int): Number of validation images. Defaults to 100.
         size (int, optional): Side of the images in pixels. Defaults to that
-            of the demo's configs: 128 in 'ade', 96 in 'coco'.
+            of the demo's configs: 96 in 'coco', 128 in the others.
         seed (int): Seed. Defaults to 0.
         nproc (int, optional): Number of processes. Defaults to one a core,
             at most eight.
@@ -98,7 +103,7 @@ def make_dataset(
             )
     partial_dir = osp.join(out, f'.{layout}.partial')
     shutil.rmtree(partial_dir, ignore_errors=True)
-    write = _write_ade if layout == 'ade' else _write_coco
+    write = dict(ade=_write_ade, coco=_write_coco, nyu=_write_nyu)[layout]
     nproc = nproc or min(os.cpu_count() or 1, 8)
     for split, count in enumerate((num_train, num_val)):
         write(partial_dir, split, count, size, seed, nproc)
@@ -161,9 +166,9 @@ def _pool(nproc):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _scene_of(split, number, size, seed):
+def _scene_of(split, number, size, seed, make=make_scene):
     key = (split, number)
-    return make_scene(np.random.SeedSequence(seed, spawn_key=key), size)
+    return make(np.random.SeedSequence(seed, spawn_key=key), size)
 
 
 def _write_image(path, image, *params):
@@ -271,3 +276,32 @@ def _write_coco_image(number, image_path, split, size, seed):
             )
         )
     return items
+
+
+def _write_nyu(root, split, count, size, seed, nproc):
+    scene = ('room_0001', 'room')[split]
+    folder = osp.join(root, ('sync', 'official_splits/test')[split], scene)
+    mmengine.mkdir_or_exist(folder)
+    _map(
+        partial(
+            _write_nyu_pair, folder=folder, split=split, size=size, seed=seed
+        ),
+        split,
+        count,
+        nproc,
+    )
+    # In BTS's lists, paths of the training alone begin with a slash. The
+    # focal length is that of the scenes' camera.
+    path = ('/', '')[split] + scene
+    name = f'nyudepthv2_{("train", "test")[split]}_files_with_gt.txt'
+    with open(osp.join(root, name), 'w') as file:
+        for number in range(1, count + 1):
+            image, depth = (f'{path}/{x.format(number)}' for x in _NYU_PAIR)
+            file.write(f'{image} {depth} {size:.4f}\n')
+
+
+def _write_nyu_pair(number, folder, split, size, seed):
+    scene = _scene_of(split, number, size, seed, make_depth_scene)
+    image, depth = (osp.join(folder, x.format(number)) for x in _NYU_PAIR)
+    _write_image(image, scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
+    _write_image(depth, scene.millimeters())

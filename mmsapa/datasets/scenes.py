@@ -117,6 +117,21 @@ def _draw_shape(rng, canvas, label, value):
     radius = side * rng.uniform(0.15, 0.27)
     centre = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
     stroke = side * rng.uniform(0.032, 0.052)
+    draw_at(rng, canvas, label, value, centre, radius, stroke)
+
+
+def draw_at(rng, canvas, label, value, centre, radius, stroke):
+    """Draw a shape, turned and mirrored at random, at a place.
+
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        canvas (np.ndarray): uint8, [H, W]; gets the shape.
+        label (int): Index into ``CLASSES``, or ``OTHER`` for a blob.
+        value (int): Value of its pixels.
+        centre (np.ndarray): x and y in pixels.
+        radius (float): Of the shape in pixels, about.
+        stroke (float): Width of its thin parts in pixels.
+    """
     name = CLASSES[label] if label < OTHER else 'blob'
     line = None  # or the width of a line along the points
     closed = True
