@@ -22,6 +22,7 @@ MODELS = Registry(
             location
             for library, location in (
                 ('mmseg', 'mmsapa.seg'),
+                ('mmseg', 'mmsapa.depth'),
                 ('mmdet', 'mmsapa.det'),
             )
             if find_spec(library)

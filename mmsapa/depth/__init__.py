@@ -1,0 +1,16 @@
+"""Depth from one image: BTS, for MMSegmentation's DepthEstimator."""
+
+from .bts_head import BTSHead
+from .checkpoint import from_bts
+from .planar_guidance import local_planar_guidance, to_plane
+from .resnet import StemResNet
+from .silog_loss import SILogLoss
+
+__all__ = [
+    'BTSHead',
+    'SILogLoss',
+    'StemResNet',
+    'from_bts',
+    'local_planar_guidance',
+    'to_plane',
+]
