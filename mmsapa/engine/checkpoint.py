@@ -138,9 +138,15 @@ def read_checkpoint(path, map_location='cpu'):
 
 
 def weights_of(checkpoint):
-    """Return the weights in the content of a checkpoint file, {} if none."""
+    """Return the weights in the content of a checkpoint file, {} if none.
+
+    They are its ``state_dict``; its ``model``, as many training scripts
+    without mmengine have it; or all of it.
+    """
     if isinstance(checkpoint, dict):
-        checkpoint = checkpoint.get('state_dict', checkpoint)
+        model = checkpoint.get('model')
+        whole = model if isinstance(model, dict) else checkpoint
+        checkpoint = checkpoint.get('state_dict', whole)
     return checkpoint if isinstance(checkpoint, dict) else {}
 
 
