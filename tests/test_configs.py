@@ -32,6 +32,8 @@ AUTOCAST = (
     'demo/segformer_mit-b1_sapa-g_demo.py',
     'demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
 )
+# Of models that no library has; without the slots' layers they are stock.
+OURS_ALONE = ('mmsapa.StemResNet', 'mmsapa.BTSHead')
 FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
 
 
@@ -65,6 +67,9 @@ def segmentation_sample(scene):
     # Stored labels less one, as reduce_zero_label has them: 0 is ignored.
     truth = scene.semantic()[None] - np.uint8(1)
     sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth).long())
+    # Meters, for depth estimators; each shape has its own.
+    depth = scene.instances[None].astype(np.float32) + 1
+    sample.gt_depth_map = PixelData(data=torch.from_numpy(depth))
     return sample
 
 
@@ -161,7 +166,9 @@ def test_trains_and_predicts(config, scope, device):
     # Not a multiple of anything, as ADE20K's images are.
     results = model.test_step(batch(library, 128, (75, 101)))
     assert len(results) == 2
-    if library == 'mmseg':
+    if cfg.model.type == 'DepthEstimator':
+        assert results[0].pred_depth_map.data.shape == (1, 75, 101)
+    elif library == 'mmseg':
         assert results[0].pred_sem_seg.data.shape == (1, 75, 101)
     elif 'panoptic' in config:
         assert results[0].pred_panoptic_seg.sem_seg.shape == (1, 75, 101)
@@ -197,7 +204,7 @@ def stock(node):
         for key, value in node.items()
         if not (ours and key in ('upsample_cfg', 'embedding'))
     }
-    if ours:
+    if ours and node['type'] not in OURS_ALONE:
         node['type'] = node['type'].partition('.')[2]
         if node['type'].endswith('PixelDecoder'):
             node['type'] = f'mmdet.{node["type"]}'
@@ -216,7 +223,7 @@ def unfilled(monkeypatch):
         monkeypatch.setattr(layer, 'reset_parameters', lambda self: None)
 
 
-@pytest.mark.parametrize('config', CONFIGS)
+@pytest.mark.parametrize('config', [c for c in CONFIGS if 'sapa' in c])
 def test_holds_all_that_a_stock_checkpoint_does(config, scope, unfilled):
     """And nothing else but the upsamplers: what fine-tuning starts from."""
     cfg = load(config, scope)
