@@ -1,1 +1,1 @@
-"""Demo scenes, and checks of data sets before a run."""
+"""Demo scenes, NYU Depth v2, and checks of data sets before a run."""

@@ -141,10 +141,10 @@ class NYUDepthDataset(NYUDataset):
         if not missing:
             return
         number, path = missing[0]
-        where = osp.dirname(path)
+        where = infos[number]['img_path']
         if lines:
             where = f'{self.ann_file}, line {lines[number]}'
-        if len({number for number, _ in missing}) == len(infos):
+        if lines and len({number for number, _ in missing}) == len(infos):
             raise ConfigError(
                 f'{where}: expected {path}, which does not exist, and none '
                 f'of the {len(infos)} pairs is complete; {FOLDERS}.'

@@ -209,13 +209,12 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
     def _report_left_out(self, left_out):
         if not left_out.any():
             return
-        count, reason = (
-            left_out.sum(),
-            (
-                f'true depth between {self.min_depth_eval:g} and '
-                f'{self.max_depth_eval:g} m in the crop {self.crop_type}'
-            ),
+        where = f' in the {self.crop_type} crop' if self.crop_type else ''
+        reason = (
+            f'true depth between {self.min_depth_eval:g} and '
+            f'{self.max_depth_eval:g} m{where}'
         )
+        count = left_out.sum()
         if not left_out.all():
             print_log(
                 f'{count} of {left_out.size} images have no {reason}, and '

@@ -37,11 +37,13 @@ def data(tmp_path_factory):
     return make(tmp_path_factory.mktemp('demo'))
 
 
-def test_files_lie_as_those_of_ade20k_and_coco(data):
+def test_files_lie_as_those_of_the_real_data_sets(data):
     ade = 'ade/ADEChallengeData2016'
     expected = {
         'coco/annotations/instances_train2017.json',
         'coco/annotations/instances_val2017.json',
+        'nyu/nyudepthv2_train_files_with_gt.txt',
+        'nyu/nyudepthv2_test_files_with_gt.txt',
     }
     for folder, name, count in (
         ('training', 'ADE_train', 5),
@@ -56,6 +58,15 @@ def test_files_lie_as_those_of_ade20k_and_coco(data):
         expected |= {
             f'coco/{folder}/{i:012d}.jpg' for i in range(1, count + 1)
         }
+    for folder, count in (
+        ('sync/room_0001', 5),
+        ('official_splits/test/room', 3),
+    ):
+        for i in range(1, count + 1):
+            expected |= {
+                f'nyu/{folder}/rgb_{i:05d}.jpg',
+                f'nyu/{folder}/sync_depth_{i:05d}.png',
+            }
     assert set(contents(data)) == expected
 
 
@@ -66,14 +77,19 @@ def test_same_seed_gives_same_bytes_whatever_the_processes(data, tmp_path):
 
 def test_an_image_does_not_depend_on_their_number(data, tmp_path):
     more = contents(make(tmp_path, num_train=6))
-    images = {k: v for k, v in contents(data).items() if '.json' not in k}
+    images = {
+        k: v
+        for k, v in contents(data).items()
+        if not k.endswith(('.json', '.txt'))
+    }
     assert images.items() <= more.items()
 
 
 def test_other_seeds_give_other_images(data, tmp_path):
     other = contents(make(tmp_path, seed=1))
     for name, content in contents(data).items():
-        assert other[name] != content
+        if not name.endswith('.txt'):
+            assert other[name] != content
 
 
 def test_training_and_validation_differ(data):
