@@ -11,12 +11,13 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det test test-matrix interrupt fuzz lint format \
-  docs cuda-check benchmark tables compare pictures gpu clean
+.PHONY: help env demo demo-det demo-depth test test-matrix interrupt fuzz lint \
+  format docs cuda-check benchmark tables compare pictures gpu clean
 
 help:
 	@echo 'make demo        train and test SegFormer-B1 with SAPA on drawn scenes'
 	@echo 'make demo-det    the same for Faster R-CNN'
+	@echo 'make demo-depth  the same for BTS, which predicts depth'
 	@echo 'make test        style, CUDA compile check, documentation, all tests'
 	@echo 'make test-matrix ROW=...  the tests with another PyTorch or Python'
 	@echo 'make interrupt   stop make demo in every step, and check that it resumes'
@@ -46,6 +47,9 @@ demo: env
 
 demo-det: env
 	$(BIN)/python tools/demo.py det
+
+demo-depth: env
+	$(BIN)/python tools/demo.py depth
 
 # A worker takes up to 2 GB.
 test: env lint cuda-check docs

@@ -24,14 +24,16 @@ COMPARE = 'tools/analysis_tools/compare_models.py'
 
 
 class Job(NamedTuple):
-    """What differs between segmentation and detection."""
+    """What differs between segmentation, detection and depth."""
 
     title: str
     config: str
     layout: str
-    metric: str
-    key: str
+    # The key of each figure by its name, and how it is printed.
+    metrics: dict
+    form: str
     duration: str
+    picture: bool = True
 
 
 JOBS = dict(
@@ -39,22 +41,36 @@ JOBS = dict(
         'SegFormer-B1 + SAPA-G',
         'configs/demo/segformer_mit-b1_sapa-g_demo.py',
         'ade',
-        'mIoU',
-        'mIoU',
+        {'mIoU': 'mIoU'},
+        '.1f',
         'three to eight minutes',
     ),
     det=Job(
         'Faster R-CNN R50 + SAPA-G',
         'configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
         'coco',
-        'AP',
-        'coco/bbox_mAP',
+        {'AP': 'coco/bbox_mAP'},
+        '.3f',
         'ten to fifteen minutes',
+    ),
+    depth=Job(
+        'BTS R18 + SAPA-G',
+        'configs/demo/bts_r18_sapa-g_demo.py',
+        'nyu',
+        {'δ1': 'd1', 'RMS': 'rmse'},
+        '.3f',
+        'five minutes',
+        picture=False,
     ),
 )
 
 
-def evaluate(job, checkpoint):
+def figures(job, stage):
+    """The names of a job's figures, untrained or trained."""
+    return {f'{name} {stage}': key for name, key in job.metrics.items()}
+
+
+def evaluate(job, stage, checkpoint=None):
     """Test a model; without a checkpoint, as initialized."""
     cfg = load_config(job.config)
     cfg.work_dir = osp.join(cfg.work_dir, 'test')
@@ -63,7 +79,10 @@ def evaluate(job, checkpoint):
     runner = build_runner(cfg)
     if checkpoint is None:
         runner.model.init_weights()
-    return float(runner.test()[job.key])
+    found = runner.test()
+    return {
+        name: float(found[key]) for name, key in figures(job, stage).items()
+    }
 
 
 def call(*command):
@@ -78,10 +97,6 @@ def call(*command):
         raise
     if code:
         sys.exit(code)
-
-
-def _number(job, value):
-    return f'{value:.1f}' if job.layout == 'ade' else f'{value:.3f}'
 
 
 def run(job):
@@ -102,9 +117,9 @@ def run(job):
         print('  drawn already')
 
     metrics = mmengine.load(results) if osp.isfile(results) else {}
-    if 'untrained' not in metrics:
+    if not figures(job, 'untrained').keys() <= metrics.keys():
         print('== Testing the untrained model')
-        metrics['untrained'] = evaluate(job, None)
+        metrics |= evaluate(job, 'untrained')
         mmengine.mkdir_or_exist(cfg.work_dir)
         mmengine.dump(metrics, results)
 
@@ -116,14 +131,17 @@ def run(job):
         )
         start = time.time()
         call('tools/train.py', job.config, '--resume')
-        metrics.pop('trained', None)
+        for name in figures(job, 'trained'):
+            metrics.pop(name, None)
         metrics['train_seconds'] = round(time.time() - start)
         mmengine.dump(metrics, results)
-    if 'trained' not in metrics or not osp.isfile(picture):
+    tested_already = figures(job, 'trained').keys() <= metrics.keys()
+    if not (tested_already and (osp.isfile(picture) or not job.picture)):
         print('== Testing the trained model')
-        metrics['trained'] = evaluate(job, final)
+        metrics |= evaluate(job, 'trained', final)
         mmengine.dump(metrics, results)
-        call(COMPARE, '--model', job.config, final, '--out', picture)
+        if job.picture:
+            call(COMPARE, '--model', job.config, final, '--out', picture)
     elif trained_already:
         print(
             '== Trained and tested already; to start over, remove '
@@ -135,14 +153,17 @@ def run(job):
         for path in mmengine.scandir(cfg.work_dir, '.log', recursive=True)
         if not path.startswith('test')
     )
-    print(
-        f'\n{job.title}, {cfg.train_cfg.max_iters} iterations from scratch\n'
-        f'  {job.metric} untrained  {_number(job, metrics["untrained"])}\n'
-        f'  {job.metric} trained    {_number(job, metrics["trained"])}\n'
-        f'  checkpoint      {final}\n'
-        f'  log             {osp.join(cfg.work_dir, logs[-1])}\n'
-        f'  picture         {picture}'
-    )
+    rows = {
+        name: format(metrics[name], job.form)
+        for stage in ('untrained', 'trained')
+        for name in figures(job, stage)
+    }
+    rows |= dict(checkpoint=final, log=osp.join(cfg.work_dir, logs[-1]))
+    if job.picture:
+        rows['picture'] = picture
+    print(f'\n{job.title}, {cfg.train_cfg.max_iters} iterations from scratch')
+    for name, value in rows.items():
+        print(f'  {name:15} {value}')
 
 
 def main():
