@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = dict(
     seg='configs/demo/segformer_mit-b1_sapa-g_demo.py',
     det='configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
+    depth='configs/demo/bts_r18_sapa-g_demo.py',
 )
 # Models of the same kind that take a moment.
 SMALL = dict(
@@ -41,6 +42,12 @@ model = dict(
         bbox_head=dict(in_channels=32, fc_out_channels=32)))
 val_evaluator = dict(ann_file='{root}/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
+""",
+    depth="""
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(stem_channels=8, base_channels=8),
+    decode_head=dict(in_channels=[8, 8, 16, 32, 64], num_features=16))
 """,
 )
 COMMON = """
@@ -76,7 +83,9 @@ PATIENCE = 900
 def make_data(folder, kind, train=8, val=2):
     """Draw scenes of 64 pixels; return the ``data_root`` of a config."""
     layout, root = dict(
-        seg=('ade', 'ade/ADEChallengeData2016'), det=('coco', 'coco')
+        seg=('ade', 'ade/ADEChallengeData2016'),
+        det=('coco', 'coco'),
+        depth=('nyu', 'nyu'),
     )[kind]
     make_dataset(str(folder), layout, train, val, size=64, nproc=1)
     return Path(folder) / root

@@ -15,8 +15,9 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file or its address')
     parser.add_argument(
         '--out',
-        help='folder for the predictions of a segmentor (PNG files), or '
-        '.pkl file for those of a detector',
+        help='folder for the predictions of a segmentor (PNG files) or depth '
+        'estimator (PNG files of 16 bits, millimeters), or .pkl file for '
+        'those of a detector',
     )
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'

@@ -21,8 +21,9 @@ def prepare_test(
 
     Args:
         cfg (Config): Config of a segmentor or detector, changed in place.
-        out (str, optional): Folder that gets a segmentor's predictions as
-            PNG files, or .pkl file that gets a detector's.
+        out (str, optional): Folder that gets the predictions of a segmentor
+            or depth estimator as PNG files, or .pkl file that gets a
+            detector's.
         show (bool): Show predictions in a window. Defaults to False.
         show_dir (str, optional): Folder that gets painted predictions.
         wait_time (float): Seconds that a window stays open. Defaults to 2.
