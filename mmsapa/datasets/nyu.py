@@ -39,8 +39,7 @@ class NYUDepthDataset(NYUDataset):
 
     An item has ``img_path``, ``depth_map_path``, ``category_id`` (the kind
     of room, -1 if unknown) and, of a list, ``focal``; ``PackSegInputs``
-    keeps what its ``meta_keys`` name. The folder of the images is
-    ``img_root`` of the metainfo.
+    keeps what its ``meta_keys`` name.
 
     Args:
         ann_file (str): List, under ``data_root`` or absolute. Default: ``''``,
@@ -62,7 +61,6 @@ class NYUDepthDataset(NYUDataset):
             if ann_file:
                 data_prefix = dict(img_path='')
         super().__init__(ann_file=ann_file, data_prefix=data_prefix, **kwargs)
-        self._metainfo['img_root'] = self.data_prefix['img_path']
 
     def load_data_list(self) -> list[dict]:
         """Read the list, or the names in the folders.

@@ -56,12 +56,14 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
             for millimeters.
         collect_device (str): As in MMSegmentation's. Default: ``'cpu'``.
         output_dir (str, optional): Folder that gets what is predicted, not
-            clipped, as PNG files of 16 bits; 0 where that is NaN. Files lie
-            in it as the images in the data set's ``img_root``, if its
-            metainfo has one. Default: None.
+            clipped, as PNG files of 16 bits with the names of the images; 0
+            where that is NaN. Default: None.
         format_only (bool): Write predictions and measure nothing. Default:
             False.
         prefix (str, optional): As in MMSegmentation's. Default: None.
+        img_root (str, optional): Folder of the images, if they have the same
+            names in several folders of it: predictions lie in ``output_dir``
+            as they do in it. Default: None, all in one folder.
         boundaries (bool): Whether to report ``dbe_acc`` and ``dbe_comp``, the
             depth boundary errors of
             :func:`~mmsapa.evaluation.depth_boundaries.boundary_errors`, over
@@ -69,7 +71,8 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
 
     Raises:
         ValueError: If an argument is none of these; or later if a prediction
-            does not have the size of the ground truth, or there is none.
+            does not have the size of the ground truth, there is none, or two
+            would be written to the same file.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
         output_dir: str | None = None,
         format_only: bool = False,
         prefix: str | None = None,
+        img_root: str | None = None,
         boundaries: bool = False,
     ):
         super().__init__(
@@ -116,7 +120,8 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
                 'folder for them in output_dir.'
             )
         self.metrics, self.crop_type = names, crop_type
-        self.boundaries = boundaries
+        self.img_root, self.boundaries = img_root, boundaries
+        self._written = {}  # images by the files of their predictions
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
         """Measure the images of a batch, and write what is predicted.
@@ -165,11 +170,14 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
         return row
 
     def _write(self, img_path, pred):
-        root = (self.dataset_meta or {}).get('img_root')
-        name = osp.relpath(img_path, root) if root else osp.pardir
-        if name.startswith(osp.pardir):
-            name = osp.basename(img_path)
-        path = osp.join(self.output_dir, osp.splitext(name)[0] + '.png')
+        inside = osp.relpath(img_path, self.img_root or osp.dirname(img_path))
+        path = osp.join(self.output_dir, osp.splitext(inside)[0] + '.png')
+        if self._written.setdefault(path, img_path) != img_path:
+            raise ValueError(
+                f'{path}: expected the prediction of one image, got those of '
+                f'{self._written[path]} and {img_path}; name the folder of '
+                'both in img_root of DepthMetric.'
+            )
         mkdir_or_exist(osp.dirname(path))
         most = np.iinfo(np.uint16).max
         steps = np.nan_to_num(pred * self.depth_scale_factor, nan=0)

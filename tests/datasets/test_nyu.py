@@ -154,8 +154,12 @@ def test_folders_of_mmsegmentation_are_read(tmp_path, build):
         assert (item['data_samples'].gt_depth_map.data == 2.5).all()
 
 
-def test_metainfo_has_the_folder_of_the_images(root, build):
-    assert build(root).metainfo['img_root'] == f'{root}/sync'
+def test_data_of_several_folders_are_joined(root, build):
+    write_pair(root, 'more/bathroom/1.jpg', 'more/bathroom/1.png')
+    (root / 'more.txt').write_text('bathroom/1.jpg bathroom/1.png 500')
+    both = config(root), config(root, 'more', ann_file='more.txt')
+    joined = DATASETS.build(dict(type='ConcatDataset', datasets=[*both]))
+    assert len(joined) == 3
 
 
 def test_without_annotations_no_folder_of_depth_is_needed(tmp_path):

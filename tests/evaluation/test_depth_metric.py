@@ -206,9 +206,10 @@ def test_it_works_within_an_evaluator(scope):
 def test_padded_samples_of_many_processes_are_dropped():
     """As mmengine drops them: those beyond the size of the data set."""
     metric = DepthMetric()
-    metric.process({}, [sample([[2.0]], [[2.0]]), sample([[3.0]], [[2.0]])])
-    metric.results = metric.results[:1]
-    assert metric.evaluate(1) == approx(**EXACT)
+    metric.process({}, [sample([[2.0]], [[0.0]]), sample([[2.0]], [[2.0]])])
+    metric.process({}, [sample([[3.0]], [[2.0]])])
+    # An image without depth has its place, too.
+    assert metric.evaluate(2) == approx(**EXACT)
 
 
 def test_another_size_is_named():
@@ -243,19 +244,38 @@ def test_bad_arguments_are_named(arguments, words):
 
 def test_predictions_are_written_in_millimeters(tmp_path):
     metric = DepthMetric(output_dir=str(tmp_path / 'out'), format_only=True)
-    metric.dataset_meta = dict(img_root='/data/test')
     pred = [[1.2346, math.nan], [math.inf, -1]]
-    # Names are taken twice, folders not.
-    for path in '/data/test/a/1.jpg', '/data/test/b/1.jpg', '/other/2.jpg':
-        metric.process({}, [sample(pred, None, path)])
-    assert metric.evaluate(3) == {}
-    files = sorted((tmp_path / 'out').rglob('*.png'))
-    names = [str(x.relative_to(tmp_path / 'out')) for x in files]
-    assert names == ['2.png', 'a/1.png', 'b/1.png']
-    for file in files:
-        found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        assert found.dtype == np.uint16
-        assert found.tolist() == [[1235, 0], [65535, 0]]
+    metric.process({}, [sample(pred, None, '/data/a/rgb_00001.jpg')])
+    assert metric.evaluate(1) == {}
+    (file,) = (tmp_path / 'out').iterdir()
+    assert file.name == 'rgb_00001.png'
+    found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    assert found.dtype == np.uint16
+    assert found.tolist() == [[1235, 0], [65535, 0]]
+
+
+def test_no_prediction_is_written_over_another(tmp_path):
+    """Frames of different scenes may have the same name."""
+    images = '/data/test/a/1.jpg', '/data/test/b/1.jpg'
+    out = str(tmp_path / 'out')
+    metric = DepthMetric(output_dir=out, format_only=True)
+    for _ in range(2):  # as every validation writes anew
+        metric.process({}, [sample([[1]], None, images[0])])
+    with pytest.raises(ValueError) as caught:
+        metric.process({}, [sample([[1]], None, images[1])])
+    assert str(caught.value) == (
+        f'{out}/1.png: expected the prediction of one image, got those of '
+        f'{images[0]} and {images[1]}; name the folder of both in img_root '
+        'of DepthMetric.'
+    )
+    metric = DepthMetric(
+        output_dir=str(tmp_path / 'two'), img_root='/data/test'
+    )
+    for path in images:
+        metric.process({}, [sample([[1]], [[1]], path)])
+    files = sorted((tmp_path / 'two').rglob('*.png'))
+    names = [str(file.relative_to(tmp_path / 'two')) for file in files]
+    assert names == ['a/1.png', 'b/1.png']
 
 
 def test_out_of_the_tool_is_its_folder(tmp_path):
