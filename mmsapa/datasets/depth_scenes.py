@@ -72,8 +72,8 @@ def make_depth_scene(seed, size=128):
     for number in range(1, rng.integers(6, 11)):
         mask = np.zeros_like(parts)
         plane = _draw_in_room(rng, mask, room[0])
-        put_before(front, parts, mask > 0, fine_rays @ plane, number)
-        surfaces.append(_bounded(rays @ plane))
+        put_before(front, parts, mask > 0, _project(plane, fine_rays), number)
+        surfaces.append(_bounded(_project(plane, rays)))
 
     coverage = np.stack(
         [
@@ -114,13 +114,21 @@ def put_before(front, parts, mask, inverse, number):
 
 
 def _rays(size):
-    """The direction of every pixel, z is 1; float32, [size, size, 3]."""
+    """The x and y of the direction of every pixel, whose z is 1; float32."""
     x = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    return np.stack([*np.meshgrid(x, x), np.ones((size, size), x.dtype)], 2)
+    return np.meshgrid(x, x)
+
+
+def _project(vector, rays):
+    """Product of a vector and every ray; of a plane it is inverse depth.
+
+    BLAS would round otherwise on another machine.
+    """
+    return vector[0] * rays[0] + vector[1] * rays[1] + vector[2]
 
 
 def _make_room(rng):
-    """Planes of floor, back and sides, [4, 3]: ray @ plane is 1 / depth."""
+    """Planes of floor, back and sides, [4, 3]: normals over distances."""
     pitch, roll = np.radians(rng.uniform((4, -4), (16, 4)))
     yaw = np.radians(rng.uniform(-20, 20))
     normals = np.array(
@@ -137,7 +145,9 @@ def _make_room(rng):
 
 def _inverse_depth(room, rays):
     """Of the closest plane; a room is convex and the camera inside."""
-    return _bounded(reduce(np.maximum, (rays @ plane for plane in room)))
+    return _bounded(
+        reduce(np.maximum, (_project(plane, rays) for plane in room))
+    )
 
 
 def _bounded(inverse):
@@ -168,11 +178,12 @@ def _paint(rng, rays, depth):
     color = rng.uniform(10, 245, 3).astype(np.float32)
     contrast = rng.normal(0, 25, 3).astype(np.float32)
     period = rng.uniform(0.25, 0.5)
-    directions = rng.normal(size=(3, 2))
-    directions *= 2 * np.pi / period / np.linalg.norm(directions, axis=0)
-    points = rays * depth[..., None]
-    waves = np.sin(points @ directions.astype(np.float32))
-    waves, across = waves[..., 0], waves[..., 1]
+    directions = rng.normal(size=(2, 3))
+    directions /= period * np.sqrt((directions**2).sum(1, keepdims=True))
+    waves, across = (
+        np.sin(2 * np.pi * depth * _project(direction, rays))
+        for direction in directions.astype(np.float32)
+    )
     if rng.random() < 0.5:
         waves = np.clip(3 * waves * across, -1, 1)
     clear = np.exp(-depth / _CLEAR)[..., None]
