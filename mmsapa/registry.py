@@ -35,6 +35,12 @@ HOOKS = Registry(
     scope='mmsapa',
     locations=['mmsapa.visualization.hook'],
 )
+VISUALIZERS = Registry(
+    'visualizer',
+    parent=registry.VISUALIZERS,
+    scope='mmsapa',
+    locations=['mmsapa.visualization.depth_visualizer'],
+)
 METRICS = Registry(
     'metric',
     parent=registry.METRICS,

@@ -54,6 +54,20 @@ test_pipeline = [
     dict(type='mmsapa.LoadDepthAnnotation', depth_rescale_factor=1e-3),
     dict(type='PackSegInputs'),
 ]
+# Of tools/test.py --tta alone: an image and its mirror image.
+tta_model = dict(type='mmsapa.DepthTTAModel')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)],
+            # Loaded last, since depth is not flipped in the end either.
+            [test_pipeline[1]],
+            [test_pipeline[2]],
+        ],
+    ),
+]
 dataset = dict(type='mmsapa.NYUDepthDataset', data_root='data/nyu_depth_v2')
 train_dataloader = dict(
     batch_size=4,
@@ -85,6 +99,8 @@ val_evaluator = dict(
     type='mmsapa.DepthMetric', max_depth_eval=max_depth, crop_type='eigen'
 )
 test_evaluator = val_evaluator
+# Pictures of a test share one scale of colors.
+visualizer = dict(type='mmsapa.DepthVisualizer', max_depth=max_depth)
 
 max_iters = 302_900  # 50 epochs of 6058
 optim_wrapper = dict(

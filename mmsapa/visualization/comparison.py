@@ -1,7 +1,7 @@
 """Predictions of several models for one image, and where they differ.
 
-Label maps and detections are plain arrays: they may come from any model of
-any library, or from files.
+Label maps, depth maps and detections are plain arrays: they may come from any
+model of any library, or from files.
 """
 
 import itertools
@@ -33,10 +33,11 @@ class Comparison(NamedTuple):
     Attributes:
         image (np.ndarray): RGB, uint8, [H, W, 3].
         predictions (Mapping[str, np.ndarray | Detections]): By the name of
-            the model: label maps, integers, [H, W], or detections.
+            the model: label maps, integers, [H, W]; depth maps, floats, in
+            meters, [H, W]; or detections.
         ground_truth (np.ndarray | Detections, optional): Of the same kind.
             Labels without a color in the palette, such as 255, are not
-            counted.
+            counted, nor are depths that are not above 0 and finite.
         boxes (Sequence[tuple], optional): x, y, w, h of the regions to
             enlarge, in pixels. Default: where predictions differ most.
         name (str): Stands above the image.
@@ -94,7 +95,8 @@ def _expectations(row, first, num_classes):
         f'an image [H, W, 3], got {list(shape)}',
     )
     height, width, _ = shape
-    kind = type(next(iter(first.predictions.values())))
+    prediction = next(iter(first.predictions.values()))
+    kind, depth = type(prediction), is_depth(prediction)
     maps = {**row.predictions}
     if row.ground_truth is not None:
         maps['the ground truth'] = row.ground_truth
@@ -111,14 +113,17 @@ def _expectations(row, first, num_classes):
                 f'{highest} of {name}',
             )
         else:
+            what, numbers, dtypes = 'label', 'integers', 'iub'
+            if depth:
+                what, numbers, dtypes = 'depth', 'floats', 'f'
             yield (
                 values.shape == (height, width),
-                f'the label map of {name} at the size of the image '
+                f'the {what} map of {name} at the size of the image '
                 f'{[height, width]}, got {list(values.shape)}',
             )
             yield (
-                values.dtype.kind in 'iub',
-                f'integers in the label map of {name}, got {values.dtype}',
+                values.dtype.kind in dtypes,
+                f'{numbers} in the {what} map of {name}, got {values.dtype}',
             )
     for x, y, w, h in row.boxes or ():
         yield (
@@ -131,14 +136,15 @@ def _expectations(row, first, num_classes):
 def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     """Weigh every pixel by how many pairs of predictions differ there.
 
-    A single prediction is compared with the ground truth. Each detection
-    without a partner in the other prediction adds a weight of one, spread
-    over its box, so that large boxes count no more than small ones.
+    A single prediction is compared with the ground truth. Two depths weigh
+    the difference of their logarithms. Each detection without a partner in
+    the other prediction adds a weight of one, spread over its box, so that
+    large boxes count no more than small ones.
 
     Args:
         row (Comparison): Image and predictions.
         num_classes (int): Number of classes; pixels whose ground truth is
-            none of them weigh nothing.
+            none of them, or no depth, weigh nothing.
 
     Returns:
         np.ndarray: float64, [H, W].
@@ -149,6 +155,10 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     if len(maps) == 1 and row.ground_truth is not None:
         maps.append(row.ground_truth)
     for a, b in itertools.combinations(maps, 2):
+        if is_depth(a):
+            both = has_depth(a) & has_depth(b)
+            weights[both] += np.abs(np.log(a[both] / b[both]))
+            continue
         if not isinstance(a, Detections):
             weights += a != b
             continue
@@ -160,7 +170,9 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
             left, top = (max(0, int(v)) for v in (x0, y0))
             part = weights[top : int(y1) + 1, left : int(x1) + 1]
             part += 1 / max(1, part.size)
-    if isinstance(row.ground_truth, np.ndarray):
+    if is_depth(row.ground_truth):
+        weights[~has_depth(row.ground_truth)] = 0
+    elif isinstance(row.ground_truth, np.ndarray):
         weights[~is_class(row.ground_truth, num_classes)] = 0
     return weights
 
@@ -233,6 +245,23 @@ def is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
         np.ndarray: Bool, of the same shape.
     """
     return (labels >= 0) & (labels < num_classes)
+
+
+def is_depth(values) -> bool:
+    """Whether a prediction, or ground truth, is a depth map."""
+    return isinstance(values, np.ndarray) and values.dtype.kind == 'f'
+
+
+def has_depth(depth: np.ndarray) -> np.ndarray:
+    """Whether pixels of a depth map have a value: above 0 and finite.
+
+    Args:
+        depth (np.ndarray): Meters, of any shape.
+
+    Returns:
+        np.ndarray: Bool, of the same shape.
+    """
+    return (depth > 0) & (depth < np.inf)
 
 
 def image_iou(

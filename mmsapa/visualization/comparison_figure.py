@@ -8,40 +8,26 @@ from functools import partial
 import numpy as np
 
 from . import comparison_maps as maps
-from .comparison import Comparison, Detections, check_rows
+from . import depth_maps
+from .comparison import Comparison, Detections, check_rows, is_depth
 from .words import choose_fonts, class_names, drawable
 
 # Inches and points of a figure that a README shows 900 pixels wide.
 WIDTH, DPI = 9.0, 150
 GAP = 0.06
 NAME_SIZE, TEXT_SIZE = 9, 7.5
+BAR = 0.08  # of colors, its height
 MAX_PIXELS = 2**16  # along a side, that matplotlib can save
-# Zoom boxes have no color, for classes may have any: line, halo, dashes.
-BOX_STYLES = (
-    ('white', 'black', '-'),
-    ('black', 'white', maps.DASHES),
-    ('black', 'white', '-'),
-    ('white', 'black', (0, (0.8, 1.2))),
-)
-LEGEND = dict(
-    loc='lower center',
-    frameon=False,
-    fontsize=TEXT_SIZE,
-    borderpad=0,
-    borderaxespad=0,
-    columnspacing=1.4,
-    handlelength=1.4,
-    handletextpad=0.5,
-)
 
 
 def draw_comparison(
     rows: Sequence[Comparison],
-    palette: Sequence[Sequence[int]],
+    palette: Sequence[Sequence[int]] = (),
     classes: Sequence[str] | None = None,
     zooms: int = 2,
     difference: bool = False,
     width: float = WIDTH,
+    depth_range: tuple[float, float] | None = None,
 ):
     """Draw images, ground truth, and a column for each model.
 
@@ -49,17 +35,23 @@ def draw_comparison(
     where predictions differ most, or where a single one is wrong. With
     ``difference`` another line shows where a model is right and wrong
     compared with the first one, or, without ground truth, where they differ.
+    Depth maps of a row share their colors, by the logarithm, with a bar below
+    them; differences are relative errors.
 
     Args:
         rows (Sequence[Comparison]): One for each image; all with the same
             models in the same order.
-        palette (Sequence[Sequence[int]]): RGB of each class, 0 to 255.
+        palette (Sequence[Sequence[int]]): RGB of each class, 0 to 255; depth
+            needs none.
         classes (Sequence[str], optional): Their names, for the legend.
         zooms (int): How many boxes are chosen where a row brings none.
             Default: 2.
         difference (bool): Draw differences. Default: False.
         width (float): In inches. Default: 9, for text that can be read
             when the picture is 900 pixels wide.
+        depth_range (tuple[float, float], optional): Nearest and farthest
+            depth in meters that have a color of their own. Default: those of
+            each row's ground truth, or if it has none, of its predictions.
 
     Returns:
         matplotlib.figure.Figure: Save it by its ``savefig``, at its own dpi.
@@ -75,25 +67,30 @@ def draw_comparison(
             f'{len(classes)} classes and {len(palette)} colors.'
         )
     rows = check_rows(rows, len(palette), zooms)
-    return _ComparisonFigure(rows, palette, classes, difference, width).draw()
+    return _ComparisonFigure(
+        rows, palette, classes, difference, width, depth_range
+    ).draw()
 
 
 class _ComparisonFigure:
     """Collects lines of known height, then puts them into a grid."""
 
-    def __init__(self, rows, palette, classes, difference, width):
-        self.rows, self.width = rows, width
+    def __init__(self, rows, palette, classes, difference, width, depth_range):
+        self.rows, self.width, self.depth_range = rows, width, depth_range
         self.palette = np.array(palette, np.uint8)
         self.classes = None if classes is None else class_names(classes)
         self.names = list(map(drawable, rows[0].predictions))
         self.known = any(row.ground_truth is not None for row in rows)
         prediction = next(iter(rows[0].predictions.values()))
         self.detects = isinstance(prediction, Detections)
+        self.depth = is_depth(prediction)
         compared = len(self.names) + self.known
         # A single model differs from nothing but the ground truth.
         self.difference = difference and compared > 1
         # Of two models without ground truth the difference itself says this.
-        self.where_any_differ = not self.detects and compared > 2
+        self.where_any_differ = (
+            not self.detects and not self.depth and compared > 2
+        )
         self.columns = 1 + compared
         self.column = (width - GAP * (self.columns + 1)) / self.columns
         # Zooms have one height in all rows, as far as their boxes allow.
@@ -114,7 +111,7 @@ class _ComparisonFigure:
         for row in self.rows:
             self.add_row(row)
         legends = [maps.class_handles(self.rows, self.palette, self.classes)]
-        if self.difference:
+        if self.difference and not self.depth:
             legends.append(
                 maps.difference_handles(
                     self.names, self.known, self.detects, self.where_any_differ
@@ -186,8 +183,12 @@ class _ComparisonFigure:
                 texts[i] = partial(self.write, text, fontweight=weight)
         if texts:
             self.lines.append((TEXT_SIZE / 72, texts))
+        palette = self.palette
+        if self.depth:
+            limits = self.depth_range or depth_maps.depth_range(row)
+            palette = depth_maps.depth_colors(*limits)
         painted = {
-            i: maps.paint(row.image, values, self.palette)
+            i: maps.paint(row.image, values, palette)
             for i, values in shown.items()
         }
         painted[0] = maps.Map(row.image)
@@ -198,9 +199,18 @@ class _ComparisonFigure:
             room = self.column - GAP * (len(row.boxes) - 1)
             zoomed = min(room / self.aspects, self.column)
             self.add_maps(self.zoom, zoomed, painted, row.boxes)
+        if self.depth:
+            ticks = depth_maps.depth_ticks(*limits)
+            self.add_bar('depth', palette, ticks, 1)
         if self.difference:
             boxes = () if self.detects else row.boxes
-            self.add_maps(self.show, height, self.differences(row), boxes)
+            painted = self.differences(row)
+            self.add_maps(self.show, height, painted, boxes)
+            if self.depth and painted:
+                known = row.ground_truth is not None
+                title = f'relative {"error" if known else "difference"}'
+                bar = depth_maps.error_colors(), depth_maps.error_ticks()
+                self.add_bar(title, *bar, min(painted))
         self.lines.append((GAP, {}))
 
     def differences(self, row):
@@ -219,6 +229,19 @@ class _ComparisonFigure:
     def add_maps(self, show, height, painted, boxes):
         cells = {i: partial(show, part, boxes) for i, part in painted.items()}
         self.lines.append((height, cells))
+
+    def add_bar(self, title, colors, ticks, first):
+        """Add a bar of colors below the maps from a column on."""
+
+        def draw(cell):
+            cells = cell.get_gridspec()[cell.rowspan.start, first:]
+            place = cells.get_position(self.figure)
+            high = BAR / self.figure.get_figheight()
+            axis = place.x0, place.y1 - high, place.width, high
+            depth_maps.draw_bar(self.figure, axis, colors, ticks, TEXT_SIZE)
+
+        cells = {first - 1: partial(self.write, title), first: draw}
+        self.lines.append((BAR + 1.5 * TEXT_SIZE / 72, cells))
 
     # ---- texts ----
 
@@ -256,7 +279,10 @@ class _ComparisonFigure:
         for lines in range(1, len(handles) + 1):
             columns = math.ceil(len(handles) / lines)
             legend = self.figure.legend(
-                handles=handles, ncols=columns, **LEGEND
+                handles=handles,
+                ncols=columns,
+                fontsize=TEXT_SIZE,
+                **maps.LEGEND,
             )
             for text in legend.get_texts():
                 text.set_parse_math(False)
@@ -307,7 +333,7 @@ class _ComparisonFigure:
         axis.spines[:].set_visible(False)
         for (x0, y0, x1, y1), color, line in part.marks:
             style = dict(fill=False, edgecolor=color, linestyle=line)
-            style |= _outlined(linewidth, _contrast(color), 0.9)
+            style |= maps.outlined(linewidth, maps.contrast(color), 0.9)
             corner = x0 - 0.5, y0 - 0.5
             axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, **style))
         return axis
@@ -317,35 +343,10 @@ class _ComparisonFigure:
         left, top, w, h = box
         x = left - 0.5 + w * np.array([0, 1, 1, 0, 0])
         y = top - 0.5 + h * np.array([0, 0, 1, 1, 0])
-        color, halo, line = BOX_STYLES[number % len(BOX_STYLES)]
+        color, halo, line = maps.BOX_STYLES[number % len(maps.BOX_STYLES)]
         if self.detects:
             # Its corners alone, for detections have boxes too.
-            x, y, line = _corners(x), _corners(y), '-'
+            x, y, line = maps.corners(x), maps.corners(y), '-'
         style = dict(color=color, linestyle=line, clip_on=False, zorder=4)
         style |= dict(solid_capstyle='projecting', solid_joinstyle='miter')
-        axis.plot(x, y, **style, **_outlined(1.1, halo, 1.1))
-
-
-def _corners(values, part=0.2):
-    """Of a coordinate along a closed outline, that near its corners."""
-    steps = part * np.diff(values)
-    gap = np.full(4, np.nan)
-    pieces = values[:-1], values[:-1] + steps, gap, values[1:] - steps
-    return np.append(np.stack(pieces, 1).ravel(), values[-1])
-
-
-def _outlined(linewidth, halo, wider):
-    """Style of a line over a wider one, solid even if the line is dashed."""
-    from matplotlib.patheffects import withStroke
-
-    solid = dict(dash_offset=0, dash_list=None)
-    outline = withStroke(
-        linewidth=linewidth + wider, foreground=halo, dashes=solid
-    )
-    return dict(linewidth=linewidth, path_effects=[outline])
-
-
-def _contrast(color):
-    """Black for light colors, white for dark ones."""
-    light = np.dot(maps.rgb(color), (0.3, 0.6, 0.1)) > 0.35 * 255
-    return 'black' if light else 'white'
+        axis.plot(x, y, **style, **maps.outlined(1.1, halo, 1.1))

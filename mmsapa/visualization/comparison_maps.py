@@ -9,17 +9,36 @@ from .comparison import (
     Comparison,
     Detections,
     disagreement,
+    has_depth,
     image_iou,
     is_class,
+    is_depth,
     match_detections,
 )
+from .depth_maps import error_colors, relative_error
 
 # Differences: the color-blind can tell them apart, and so can a black and
 # white print; none is the color of a class of the demo's scenes.
 SAME, WRONG, BETTER, WORSE = '#FFFFFF', '#D4D4D4', '#1A85FF', '#8B0A3D'
 NOT_COUNTED = '#C8C8C8'
 DASHES = (0, (2, 1.2))
-MAX_CLASSES = 16
+# Zoom boxes have no color, for classes may have any: line, halo, dashes.
+BOX_STYLES = (
+    ('white', 'black', '-'),
+    ('black', 'white', DASHES),
+    ('black', 'white', '-'),
+    ('white', 'black', (0, (0.8, 1.2))),
+)
+LEGEND = dict(
+    loc='lower center',
+    frameon=False,
+    borderpad=0,
+    borderaxespad=0,
+    columnspacing=1.4,
+    handlelength=1.4,
+    handletextpad=0.5,
+)
+MAX_CLASSES = 16  # of a legend
 
 
 class Mark(NamedTuple):
@@ -38,16 +57,20 @@ class Map(NamedTuple):
 
 
 def paint(image, values, palette) -> Map:
-    """Paint a label map, or detections over a pale image.
+    """Paint a label map, a depth map, or detections over a pale image.
 
     Args:
         image (np.ndarray): RGB, uint8, [H, W, 3].
-        values (np.ndarray | Detections): Labels [H, W], or detections.
-        palette (np.ndarray): RGB of each class, uint8.
+        values (np.ndarray | Detections): Labels or depths [H, W], or
+            detections.
+        palette (np.ndarray | ScalarMappable): RGB of each class, uint8; of
+            depths, the colors.
 
     Returns:
         Map: What to draw.
     """
+    if is_depth(values):
+        return Map(paint_values(values, has_depth(values), palette))
     if not isinstance(values, Detections):
         return Map(paint_labels(values, palette))
     pixels = (image * 0.5 + 127).astype(np.uint8)
@@ -60,6 +83,12 @@ def paint(image, values, palette) -> Map:
 
 def score(prediction, ground_truth, num_classes) -> tuple[float, str]:
     """How good a prediction is, as a number and in words."""
+    if is_depth(prediction):
+        errors = relative_error(prediction, ground_truth)
+        errors = errors[~np.isnan(errors)]
+        if not errors.size:
+            return float('nan'), 'nothing counted'
+        return -errors.mean(), f'AbsRel {errors.mean():.3f}'
     if not isinstance(prediction, Detections):
         value = image_iou(prediction, ground_truth, num_classes)
         known = not np.isnan(value)
@@ -80,7 +109,8 @@ def paint_disagreement(row: Comparison, num_classes) -> Map:
 def paint_difference(row: Comparison, prediction, baseline, classes) -> Map:
     """Paint where a prediction is right and wrong compared with another.
 
-    Without ground truth, where it differs from that.
+    Without ground truth, where it differs from that. Of depths, the relative
+    error, or without ground truth the relative difference.
 
     Args:
         row (Comparison): Image and ground truth.
@@ -92,6 +122,9 @@ def paint_difference(row: Comparison, prediction, baseline, classes) -> Map:
         Map: What to draw.
     """
     target = baseline if row.ground_truth is None else row.ground_truth
+    if is_depth(prediction):
+        errors = relative_error(prediction, target)
+        return Map(paint_values(errors, ~np.isnan(errors), error_colors()))
     if isinstance(prediction, Detections):
         partners, free = match_detections(prediction, target)
         marks = [
@@ -124,9 +157,27 @@ def paint_labels(labels, palette) -> np.ndarray:
     """
     palette = np.asarray(palette, np.uint8)
     counted = is_class(labels, len(palette))
-    pixels = palette[np.where(counted, labels, 0)]
-    y, x = np.indices(labels.shape)
-    period = max(4, round(max(labels.shape) / 24))
+    return _striped(palette[np.where(counted, labels, 0)], counted)
+
+
+def paint_values(values, counted, colors) -> np.ndarray:
+    """Give numbers their colors, and gray stripes to what does not count.
+
+    Args:
+        values (np.ndarray): [H, W].
+        counted (np.ndarray): Bool, [H, W].
+        colors (matplotlib.cm.ScalarMappable): Of the numbers.
+
+    Returns:
+        np.ndarray: RGB, uint8, [H, W, 3].
+    """
+    values = np.where(counted, values, colors.norm.vmax)
+    return _striped(colors.to_rgba(values, bytes=True)[..., :3], counted)
+
+
+def _striped(pixels, counted):
+    y, x = np.indices(counted.shape)
+    period = max(4, round(max(counted.shape) / 24))
     stripes = (x + y) % period < max(1, period // 4)
     gray = np.where(stripes[..., None], 255, rgb(NOT_COUNTED))
     return np.where(counted[..., None], pixels, gray).astype(np.uint8)
@@ -134,6 +185,8 @@ def paint_labels(labels, palette) -> np.ndarray:
 
 def class_handles(rows, palette, classes):
     """Legend of the classes that are seen; of many, the largest ones.
+
+    Depth maps have no classes, but pixels without depth.
 
     Args:
         rows (Sequence[Comparison]): What is shown.
@@ -144,10 +197,12 @@ def class_handles(rows, palette, classes):
         list[Patch]: In the order of the labels, and last what is not counted.
     """
     areas = np.zeros(len(palette))
-    not_counted = False
+    not_counted = no_depth = False
     for row in rows:
         for values in (*row.predictions.values(), row.ground_truth):
-            if values is not None:
+            if is_depth(values):
+                no_depth |= not has_depth(values).all()
+            elif values is not None:
                 labels = getattr(values, 'labels', values)
                 counted = is_class(labels, len(palette))
                 not_counted |= not counted.all()
@@ -161,8 +216,9 @@ def class_handles(rows, palette, classes):
             more = f'and {len(seen) - MAX_CLASSES} more'
             handles.append(_patch('none', more, edgecolor='none'))
     if not_counted:
-        style = dict(edgecolor='white', hatch='//////', linewidth=0)
-        handles.append(_patch(NOT_COUNTED, 'not counted', **style))
+        handles.append(_striped_patch('not counted'))
+    if no_depth:
+        handles.append(_striped_patch('no depth'))
     return handles
 
 
@@ -202,6 +258,11 @@ def difference_handles(names, known, detects, where_any_differ):
     return [_patch(color, word) for color, word in words.items()]
 
 
+def _striped_patch(label):
+    style = dict(edgecolor='white', hatch='//////', linewidth=0)
+    return _patch(NOT_COUNTED, label, **style)
+
+
 def _patch(color, label, **style):
     from matplotlib.patches import Patch
 
@@ -214,3 +275,28 @@ def rgb(color) -> tuple[int, int, int]:
     from matplotlib.colors import to_rgb
 
     return tuple(round(255 * part) for part in to_rgb(color))
+
+
+def corners(values, part=0.2):
+    """Of a coordinate along a closed outline, that near its corners."""
+    steps = part * np.diff(values)
+    gap = np.full(4, np.nan)
+    pieces = values[:-1], values[:-1] + steps, gap, values[1:] - steps
+    return np.append(np.stack(pieces, 1).ravel(), values[-1])
+
+
+def outlined(linewidth, halo, wider):
+    """Style of a line over a wider one, solid even if the line is dashed."""
+    from matplotlib.patheffects import withStroke
+
+    solid = dict(dash_offset=0, dash_list=None)
+    outline = withStroke(
+        linewidth=linewidth + wider, foreground=halo, dashes=solid
+    )
+    return dict(linewidth=linewidth, path_effects=[outline])
+
+
+def contrast(color):
+    """Black for light colors, white for dark ones."""
+    light = np.dot(rgb(color), (0.3, 0.6, 0.1)) > 0.35 * 255
+    return 'black' if light else 'white'

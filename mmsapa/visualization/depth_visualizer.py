@@ -1,0 +1,108 @@
+"""Pictures of depth in training and testing, all in the same colors."""
+
+import mmcv
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.visualization import Visualizer
+
+from ..registry import VISUALIZERS
+from .comparison import Comparison
+from .comparison_figure import DPI, WIDTH, draw_comparison
+from .sapa_figure import to_array
+
+
+@VISUALIZERS.register_module()
+class DepthVisualizer(Visualizer):
+    """Draws image, true and predicted depth side by side.
+
+    In place of MMSegmentation's, which scales every depth map by itself: here
+    a color means the same depth in every picture, so that they can be
+    compared. What has no depth is striped.
+
+        visualizer = dict(type='mmsapa.DepthVisualizer', max_depth=10)
+
+    Args:
+        min_depth (float): In meters; what is nearer looks the same. Default:
+            0.5.
+        max_depth (float): In meters; what is farther looks the same. Default:
+            10, for NYU Depth v2.
+        **kwargs: As in mmengine's Visualizer.
+
+    Raises:
+        ValueError: If ``min_depth`` is not above 0 and below ``max_depth``.
+    """
+
+    def __init__(
+        self,
+        *args,
+        min_depth: float = 0.5,
+        max_depth: float = 10.0,
+        **kwargs,
+    ):
+        if not 0 < min_depth < max_depth:
+            raise ValueError(
+                'DepthVisualizer: expected 0 < min_depth < max_depth, got '
+                f'{min_depth} and {max_depth}.'
+            )
+        super().__init__(*args, **kwargs)
+        self.depth_range = min_depth, max_depth
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample=None,
+        draw_gt: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+        **kwargs,
+    ) -> None:
+        """Draw what is predicted for an image.
+
+        Args:
+            name (str): Of the image.
+            image (ndarray): RGB, uint8, [H, W, 3].
+            data_sample (SegDataSample): With ``pred_depth_map``, [1, H, W],
+                in meters, and perhaps ``gt_depth_map``.
+            draw_gt (bool): Draw the true depth, if known. Default: True.
+            show (bool): Show a window, too. Default: False.
+            wait_time (float): Seconds that it stays open. Default: 0.
+            out_file (str, optional): File to write. Default: None, which is
+                for the backends to keep.
+            step (int): Of the training. Default: 0.
+            **kwargs: Not used.
+
+        Raises:
+            ValueError: If nothing is predicted, or maps do not have the size
+                of the image.
+        """
+        prediction = _depth_map(data_sample, 'pred_depth_map')
+        if prediction is None:
+            raise ValueError(
+                'DepthVisualizer: expected a sample with pred_depth_map, got '
+                f'{data_sample and ", ".join(data_sample.keys())}; other '
+                'models have visualizers in their libraries.'
+            )
+        truth = _depth_map(data_sample, 'gt_depth_map') if draw_gt else None
+        row = Comparison(image, dict(prediction=prediction), truth, boxes=())
+        # No column has fewer pixels than the image.
+        columns = 2 + (truth is not None)
+        width = max(WIDTH, 1.05 * columns * image.shape[1] / DPI)
+        figure = draw_comparison(
+            [row], width=width, depth_range=self.depth_range
+        )
+        picture = to_array(figure)
+        if show:
+            self.show(picture, win_name=name, wait_time=wait_time)
+        if out_file:
+            mmcv.imwrite(picture[..., ::-1], out_file)
+        else:
+            self.add_image(name, picture, step)
+
+
+def _depth_map(data_sample, key):
+    found = None if data_sample is None else data_sample.get(key)
+    return None if found is None else found.data[0].float().cpu().numpy()
