@@ -7,7 +7,12 @@ from pathlib import Path
 import mmengine.fileio
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from mmsapa.engine.config import ConfigError, leaf_datasets, library_of
+from mmsapa.engine.config import (
+    ConfigError,
+    kind_of,
+    leaf_datasets,
+    library_of,
+)
 from mmsapa.engine.images import ImageError, Item, free_name
 from mmsapa.engine.inference import (
     FAULTS,
@@ -82,7 +87,8 @@ def test_items(cfg, data, indices):
         ground truth.
 
     Raises:
-        ConfigError: If the test pipeline cannot be built.
+        ConfigError: If the test pipeline cannot be built, or a depth map
+            cannot be read.
         ImageError: If a label map cannot be read.
     """
     pipelines = test_pipelines(cfg)
@@ -91,7 +97,7 @@ def test_items(cfg, data, indices):
         info = data[index]
         pipeline = pipelines[info['leaf']].transforms
         if library_of(cfg) == 'mmseg':
-            found, lacking = label_map(cfg, info, pipeline)
+            found, lacking = true_map(cfg, info, pipeline)
         else:
             found, lacking = instances(cfg, info, data)
         name = free_name(Path(info['img_path']).stem, names)
@@ -100,11 +106,12 @@ def test_items(cfg, data, indices):
     return items
 
 
-def add_label_maps(cfg, items, folder):
-    """Read the label maps of images from a folder.
+def add_maps(cfg, items, folder):
+    """Read the label or depth maps of images from a folder.
 
     Args:
-        cfg (Config): Of MMSegmentation; its data set says what labels mean.
+        cfg (Config): Of MMSegmentation; its data set says what labels mean,
+            its test pipeline the units of depth.
         items (Sequence[Item]): Images.
         folder (str | Path): Has a PNG file of the name of each image.
 
@@ -113,7 +120,7 @@ def add_label_maps(cfg, items, folder):
 
     Raises:
         ConfigError: If the config is for detectors.
-        ImageError: If a label map does not exist or cannot be read.
+        ImageError: If a map does not exist or cannot be read.
     """
     if library_of(cfg) != 'mmseg':
         raise ConfigError(
@@ -122,6 +129,10 @@ def add_label_maps(cfg, items, folder):
             'its ground truth.'
         )
     meta = metainfo_of(cfg)
+    pipeline = ()
+    # What a step of depth is, the test pipeline alone says.
+    if kind_of(cfg) == 'depth estimator':
+        pipeline = test_pipelines(cfg)[0].transforms
     found = []
     for item in items:
         names = item.name, Path(item.path).stem
@@ -133,11 +144,12 @@ def add_label_maps(cfg, items, folder):
             )
         info = dict(
             seg_map_path=str(place),
+            depth_map_path=str(place),
             reduce_zero_label=meta.get('reduce_zero_label'),
             label_map=meta.get('label_map'),
             seg_fields=[],
         )
-        labels, _ = label_map(cfg, info)
+        labels, _ = true_map(cfg, info, pipeline)
         found.append(item._replace(ground_truth=labels))
     return found
 
@@ -164,26 +176,31 @@ def check_ground_truth(cfg, items, classes):
         )
 
 
-def label_map(cfg, info, pipeline=()):
-    """Read a label map as a pipeline does, with reduce_zero_label.
+def true_map(cfg, info, pipeline=()):
+    """Read a label map, with reduce_zero_label, or depth as a pipeline does.
 
     Args:
-        cfg (Config): Of the library whose ``LoadAnnotations`` reads it if
-            the pipeline has none.
+        cfg (Config): Of a segmentor or depth estimator, whose library reads
+            the map if the pipeline does not.
         info (dict): Of an item of the data set.
         pipeline (Sequence[Callable]): Its transforms.
 
     Returns:
-        tuple[ndarray[H, W] | None, str]: Labels, or why there are none.
+        tuple[ndarray[H, W] | None, str]: Labels, or depth in meters, or why
+        there are none.
 
     Raises:
         ImageError: If the file cannot be read.
     """
-    path = info.get('seg_map_path')
+    what, key, loader = 'label', 'seg_map', 'LoadAnnotations'
+    if kind_of(cfg) == 'depth estimator':
+        what, key = 'depth', 'depth_map'
+        loader = 'mmsapa.LoadDepthAnnotation'
+    path = info.get(f'{key}_path')
     if not path:
-        return None, 'the test data name no label maps (seg_map_path)'
+        return None, f'the test data name no {what} maps ({key}_path)'
     loads = [step for step in pipeline if loads_annotations(step)]
-    loads = loads or [loader_of(cfg)]
+    loads = loads or [loader_of(cfg, loader)]
     backend_args = getattr(loads[0], 'backend_args', None)
     if not mmengine.fileio.exists(path, backend_args=backend_args):
         return None, f'there is no {path}'
@@ -191,12 +208,14 @@ def label_map(cfg, info, pipeline=()):
     try:
         for load in loads:
             info = load(info)
+    except ConfigError:
+        raise  # it says what was expected
     except FAULTS as error:
         raise ImageError(
-            f'{path}: expected a label map (PNG), got what cannot be read: '
+            f'{path}: expected a {what} map (PNG), got what cannot be read: '
             f'{type(error).__name__}, {error}'
         ) from error
-    return info['gt_seg_map'], ''
+    return info[f'gt_{key}'], ''
 
 
 def instances(cfg, info, data):
@@ -227,7 +246,7 @@ def instances(cfg, info, data):
     ), ''
 
 
-def loader_of(cfg, **kwargs):
-    """Build the library's own LoadAnnotations."""
+def loader_of(cfg, kind='LoadAnnotations', **kwargs):
+    """Build a transform that loads annotations, such as the library's own."""
     with scope_of(cfg):
-        return TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
+        return TRANSFORMS.build(dict(type=kind, **kwargs))

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import MODELS
 
 from mmsapa.engine.errors import UserError
 
@@ -84,6 +85,26 @@ def library_of(cfg):
         "The config's default_scope must be 'mmseg' or 'mmdet', got "
         f"{scope!r}, and the model's type does not tell either: {kind!r}."
     )
+
+
+def kind_of(cfg):
+    """Return what the model of a config is.
+
+    Args:
+        cfg (Config): Config of one of the libraries.
+
+    Returns:
+        str: 'detector', 'depth estimator' or 'segmentor'.
+    """
+    library = library_of(cfg)
+    if library == 'mmdet':
+        return 'detector'
+    kind = (cfg.get('model') or {}).get('type')
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(library) as registry:
+            kind = registry.get(kind)
+    bases = [base.__name__ for base in getattr(kind, '__mro__', ())]
+    return 'depth estimator' if 'DepthEstimator' in bases else 'segmentor'
 
 
 def leaf_datasets(dataset):

@@ -54,6 +54,13 @@ def _show(cfg, show, show_dir, wait_time):
             'default_hooks, and a visualizer.'
         )
     hook.draw = True
+    # The libraries' hooks ask for the iteration of the training, for which
+    # mmengine would build its data, which need not be there.
+    for part in (
+        *('train_dataloader', 'train_cfg'),
+        *('optim_wrapper', 'param_scheduler'),
+    ):
+        cfg[part] = None
     if show:
         hook.show = True
         hook.wait_time = wait_time
@@ -147,14 +154,15 @@ def _dump_predictions(cfg, out):
         return
     if is_pickle:
         raise ConfigError(
-            f'--out of a segmentor is a folder for PNG files, got {out!r}.'
+            '--out of a segmentor or depth estimator is a folder for PNG '
+            f'files, got {out!r}.'
         )
     able = [m for m in evaluators(cfg) if _takes_output_dir(m, library)]
     if not able:
         names = ', '.join(map(type_name, evaluators(cfg))) or 'none'
         raise ConfigError(
             '--out needs a metric in test_evaluator that writes predictions, '
-            f'such as IoUMetric, got {names}.'
+            f'such as IoUMetric or mmsapa.DepthMetric, got {names}.'
         )
     for metric in able:
         metric.output_dir = out

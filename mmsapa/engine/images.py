@@ -28,8 +28,8 @@ class Item(NamedTuple):
         info (dict): Input of a pipeline: ``img_path``, and for test data
             the other fields of the data set; ``leaf`` is the number of the
             innermost data set.
-        ground_truth (np.ndarray | Detections, optional): Labels [H, W], or
-            objects.
+        ground_truth (np.ndarray | Detections, optional): Labels or depth
+            [H, W], or objects.
         backend_args (dict, optional): Of mmengine's file backend.
         in_folder (bool): It was found in a folder, where files that are no
             images are skipped.

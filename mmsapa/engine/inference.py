@@ -16,6 +16,7 @@ from mmsapa.engine.checkpoint import load_weights, shorten
 from mmsapa.engine.config import (
     ConfigError,
     find_slots,
+    kind_of,
     leaf_datasets,
     library_of,
     type_name,
@@ -253,21 +254,24 @@ def infer(model, item):
         ) from error
 
 
-def legend_of(meta, library):
+def legend_of(meta, kind):
     """Colors and names of the classes, in the order of their labels.
 
     Args:
         meta (dict): ``classes``, and a ``palette``; without one, random
             colors that are always the same.
-        library (str): Of the model.
+        kind (str): Of the model, by :func:`kind_of`.
 
     Returns:
-        tuple[Sequence, list[str]]: RGB of each, and the names.
+        tuple[Sequence, list[str] | None]: RGB of each, and the names; of
+        depth, which has no classes, () and None.
     """
+    if kind == 'depth estimator':
+        return (), None
     classes, palette = [*meta['classes']], meta.get('palette')
     if isinstance(palette, (str, NoneType)) or len(palette) != len(classes):
         palette = np.random.default_rng(0).integers(0, 256, (len(classes), 3))
-    if library == 'mmseg' and len(classes) == 1:
+    if kind == 'segmentor' and len(classes) == 1:
         # Its threshold makes label 1 of it, and 0 of what is around.
         around = 3 * [255 if sum(palette[0]) < 384 else 0]
         return [around, *palette], ['background', *classes]
@@ -275,7 +279,7 @@ def legend_of(meta, library):
 
 
 def predict(model, item, score_thr):
-    """Predict labels or detections for an image.
+    """Predict labels, depth or detections for an image.
 
     Args:
         model (nn.Module): Of :func:`load_model`.
@@ -283,16 +287,19 @@ def predict(model, item, score_thr):
         score_thr (float): Least score of detections.
 
     Returns:
-        np.ndarray | Detections: Labels [H, W], or detections.
+        np.ndarray | Detections: Labels [H, W], integers; depth [H, W],
+        float32, in meters; or detections.
 
     Raises:
         ImageError: If the model cannot take the image.
         ConfigError: If it predicts something else.
     """
     sample = infer(model, item)
-    kind = 'pred_instances'
-    if library_of(model.cfg) == 'mmseg':
-        kind = 'pred_sem_seg'
+    kind = {
+        'detector': 'pred_instances',
+        'depth estimator': 'pred_depth_map',
+        'segmentor': 'pred_sem_seg',
+    }[kind_of(model.cfg)]
     if kind not in sample:
         raise ConfigError(
             f'{model.cfg.filename}: expected a model that predicts {kind}, '
@@ -301,6 +308,8 @@ def predict(model, item, score_thr):
     if kind == 'pred_sem_seg':
         # With one output channel they are floats.
         return sample.pred_sem_seg.data[0].long().cpu().numpy()
+    if kind == 'pred_depth_map':
+        return sample.pred_depth_map.data[0].float().cpu().numpy()
     found = sample.pred_instances.cpu()
     found = found[found.scores >= score_thr]
     boxes = getattr(found.bboxes, 'tensor', found.bboxes)

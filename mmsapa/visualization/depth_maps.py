@@ -6,8 +6,7 @@ from .comparison import Comparison, has_depth
 
 # The first is perceptually uniform; near is light, as in BTS's pictures.
 DEPTH_COLORS, ERROR_COLORS = 'plasma_r', 'Reds'
-# Relative errors from here on have one color; δ1 counts those up to here.
-MOST_ERROR = 0.25
+MOST_ERROR = 0.5  # relative errors from here on have one color
 
 
 def depth_range(row: Comparison) -> tuple[float, float]:
@@ -85,7 +84,7 @@ def depth_ticks(low: float, high: float) -> dict[float, str]:
 def error_ticks() -> dict[float, str]:
     """Labels of a bar of :func:`error_colors`, by their place."""
     half, most = MOST_ERROR / 2, MOST_ERROR
-    return {0: '0', half: f'{half:.1%}', most: f'{most:.0%} and more'}
+    return {0: '0', half: f'{half:.0%}', most: f'{most:.0%} and more'}
 
 
 def draw_bar(figure, place, colors, ticks, size):

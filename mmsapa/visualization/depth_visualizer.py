@@ -22,6 +22,8 @@ class DepthVisualizer(Visualizer):
         visualizer = dict(type='mmsapa.DepthVisualizer', max_depth=10)
 
     Args:
+        name (str): Of this instance, as in mmengine's Visualizer.
+        *args: As there.
         min_depth (float): In meters; what is nearer looks the same. Default:
             0.5.
         max_depth (float): In meters; what is farther looks the same. Default:
@@ -34,6 +36,7 @@ class DepthVisualizer(Visualizer):
 
     def __init__(
         self,
+        name: str = 'visualizer',
         *args,
         min_depth: float = 0.5,
         max_depth: float = 10.0,
@@ -44,7 +47,7 @@ class DepthVisualizer(Visualizer):
                 'DepthVisualizer: expected 0 < min_depth < max_depth, got '
                 f'{min_depth} and {max_depth}.'
             )
-        super().__init__(*args, **kwargs)
+        super().__init__(name, *args, **kwargs)
         self.depth_range = min_depth, max_depth
 
     @master_only

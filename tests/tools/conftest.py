@@ -11,17 +11,18 @@ from mmsapa.datasets.demo_data import make_dataset, make_scene
 
 from ..helpers import CONFIGS, ROOT, SMALL, call, save_weights
 
-LIBRARIES = dict(seg='mmseg', det='mmdet')
+LIBRARIES = dict(seg='mmseg', det='mmdet', depth='mmseg')
 DATA = """
 test_dataloader = dict(dataset=dict(data_root='{root}'))
 """
 NEAREST = dict(
     seg='model = dict(decode_head=dict(upsample_cfg=None))',
     det='model = dict(neck=dict(upsample_cfg=None))',
+    depth='model = dict(decode_head=dict(upsample_cfg=None))',
 )
 
 
-@pytest.fixture(params=LIBRARIES)
+@pytest.fixture(params=['seg', 'det'])
 def kind(request):
     """Segmentation or detection."""
     return request.param
@@ -31,14 +32,19 @@ def kind(request):
 def folder(tmp_path_factory):
     """Configs, checkpoints by the name of the upsampler, data and images."""
     folder = tmp_path_factory.mktemp('compare')
-    for layout in ('ade', 'coco'):
+    for layout in ('ade', 'coco', 'nyu'):
         make_dataset(str(folder), layout, 1, 2, size=64, nproc=1)
-    for kind, root in (('seg', 'ade/ADEChallengeData2016'), ('det', 'coco')):
+    for kind, root in (
+        ('seg', 'ade/ADEChallengeData2016'),
+        ('det', 'coco'),
+        ('depth', 'nyu'),
+    ):
         text = (SMALL[kind] + DATA).replace('{root}', str(folder / root))
         path, other = folder / f'{kind}.py', folder / f'{kind}_nearest.py'
         path.write_text(f'_base_ = {str(ROOT / CONFIGS[kind])!r}{text}')
         other.write_text(f'_base_ = {str(path)!r}\n{NEAREST[kind]}')
-        meta = Config.fromfile(path).test_dataloader.dataset.metainfo.to_dict()
+        meta = Config.fromfile(path).test_dataloader.dataset.get('metainfo')
+        meta = dict(meta or {})
         torch.manual_seed(0)
         save_weights(folder / f'{kind}_sapa.pth', path, dataset_meta=meta)
         save_weights(folder / f'{kind}_nearest.pth', other, dataset_meta=meta)

@@ -209,7 +209,7 @@ def test_models_that_cannot_be_compared_are_refused(
 ):
     seg = (*models('seg'), '--out', tmp_path / 'out')
     both = *seg, '--model', folder / 'det.py', folder / 'det_sapa.pth'
-    assert 'of one library, got mmseg in ' in error(*both)
+    assert 'of one kind, got a segmentor in ' in error(*both)
     twice = '--model', folder / 'seg.py', folder / 'seg_sapa.pth'
     assert '2 different names for the models, got SAPA-G, SAPA-G' in error(
         *twice, *twice

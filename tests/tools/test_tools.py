@@ -216,7 +216,7 @@ def test_out_says_what_fits_the_library(monkeypatch, config, tmp_path):
     checkpoint = tmp_path / 'a.pth'
     checkpoint.touch()
     for kind, out, wanted in (
-        ('seg', 'a.pkl', 'is a folder for PNG files'),
+        ('seg', 'a.pkl', 'depth estimator is a folder for PNG files'),
         ('det', 'folder', 'is a file that ends in .pkl'),
     ):
         sentence = error(
@@ -330,7 +330,7 @@ def test_out_needs_a_metric_that_writes(monkeypatch, config, empty):
         *('test', config['seg'], empty, '--out', 'folder'),
         *('--cfg-options', 'test_evaluator.type=mmdet.CocoPanopticMetric'),
     )
-    assert 'such as IoUMetric, got CocoPanopticMetric' in sentence
+    assert 'IoUMetric or mmsapa.DepthMetric, got CocoPanoptic' in sentence
 
 
 def test_tta_is_for_boxes(monkeypatch, config, empty):

@@ -3,8 +3,9 @@ r"""Draw the predictions of several models for the same images, side by side.
     python tools/analysis_tools/compare_models.py IMAGE_OR_FOLDER ... \
         --model CONFIG CHECKPOINT --model CONFIG CHECKPOINT ...
 
-Models are segmentors of MMSegmentation or detectors of MMDetection. Without
-images, the tool draws some of the first config's test data with ground truth.
+Models are segmentors or depth estimators of MMSegmentation, or detectors of
+MMDetection. Without images, the tool draws some of the first config's test
+data with ground truth.
 Each model reads images by the pipeline of its own test_dataloader, as
 tools/test.py does; files of a folder that are no images are skipped, and named
 at the end. A model can have settings of its own, so that one config serves for
@@ -14,6 +15,7 @@ several upsamplers:
 
 Boxes mark the regions where the predictions differ most, or, for a single
 model with ground truth, where it is wrong; they are enlarged below every map.
+Depth maps of an image share the colors of a logarithmic scale.
 """
 
 import argparse
@@ -27,13 +29,13 @@ from mmengine.device import get_device
 from tqdm import tqdm
 
 from mmsapa.datasets.ground_truth import (
-    add_label_maps,
+    add_maps,
     check_ground_truth,
     test_data,
     test_items,
 )
 from mmsapa.engine.cli import interruptible
-from mmsapa.engine.config import library_of
+from mmsapa.engine.config import kind_of
 from mmsapa.engine.images import (
     ImageError,
     find_images,
@@ -76,10 +78,10 @@ def read_models(args):
         found.append((cfg, checkpoint))
     (first, _), *others = found
     for cfg, _ in others:
-        if library_of(cfg) != library_of(first):
+        if kind_of(cfg) != kind_of(first):
             sys.exit(
-                f'Expected models of one library, got {library_of(first)} in '
-                f'{first.filename} and {library_of(cfg)} in {cfg.filename}; '
+                f'Expected models of one kind, got a {kind_of(first)} in '
+                f'{first.filename} and a {kind_of(cfg)} in {cfg.filename}; '
                 'compare them separately.'
             )
     names = args.names or [upsampler_of(cfg) for cfg, _ in found]
@@ -113,7 +115,7 @@ def read_items(cfg, args):
     if args.images:
         items, skipped = find_images(args.images)
         if args.ground_truth:
-            items = add_label_maps(cfg, items, args.ground_truth)
+            items = add_maps(cfg, items, args.ground_truth)
         return items, skipped
     check_data(cfg, 'test_dataloader')
     data = test_data(cfg)
@@ -161,7 +163,7 @@ def compare(items, models, args, skipped):
 
 
 def draw(rows, path, model, args):
-    legend = legend_of(model.dataset_meta, library_of(model.cfg))
+    legend = legend_of(model.dataset_meta, kind_of(model.cfg))
     try:
         figure = draw_comparison(rows, *legend, args.zooms, args.difference)
     except ValueError as error:
@@ -184,9 +186,10 @@ def run(args):
         )
         for name, pair in configs.items()
     }
-    check_classes(models)
     model = next(iter(models.values()))
-    check_ground_truth(cfg, items, model.dataset_meta['classes'])
+    if kind_of(cfg) != 'depth estimator':
+        check_classes(models)
+        check_ground_truth(cfg, items, model.dataset_meta['classes'])
     rows = compare(items, models, args, skipped)
     if single:
         rows = list(rows)
@@ -238,8 +241,8 @@ def parse_args():
     parser.add_argument(
         '--ground-truth',
         metavar='FOLDER',
-        help='label maps, PNG files with the names of the images, with labels '
-        "as in the data set of the first config's test_dataloader",
+        help='label or depth maps, PNG files with the names of the images, as '
+        "in the data set of the first config's test_dataloader",
     )
     parser.add_argument(
         '--indices',
@@ -264,9 +267,10 @@ def parse_args():
     )
     parser.add_argument(
         '--difference',
+        '--errors',
         action='store_true',
         help='show where each model is right and wrong, or differs from the '
-        'first',
+        'first; of depth, relative errors',
     )
     parser.add_argument(
         '--score-thr',
