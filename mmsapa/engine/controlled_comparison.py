@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from mmsapa.engine import timing
 from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
-from mmsapa.engine.config import find_slots
+from mmsapa.engine.config import find_slots, kind_of, type_name
+from mmsapa.engine.evaluation_options import evaluators
 from mmsapa.engine.inference import build_model
 from mmsapa.engine.runner import build_runner
 from mmsapa.upsamplers.presets import PRESETS
@@ -91,18 +92,28 @@ def candidate_config(cfg, name, seed, initial_state):
                 cfg.train_dataloader.get('num_workers') or 1
             ),
             **dict.fromkeys(['val_dataloader', 'val_cfg', 'val_evaluator']),
-            'test_evaluator': [
-                dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
-                dict(type='mmsapa.BoundaryIoU'),
-            ],
+            'test_evaluator': _metrics(cfg),
             f'{checkpoint}.type': 'CheckpointHook',
             f'{checkpoint}.by_epoch': False,
             f'{checkpoint}.save_best': None,
+            f'{checkpoint}.rule': None,  # of the best
             # Two, since a kill may leave the last one incomplete.
             f'{checkpoint}.max_keep_ckpts': 2,
         }
     )
     return cfg
+
+
+def _metrics(cfg):
+    if kind_of(cfg) != 'depth estimator':
+        return [
+            dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
+            dict(type='mmsapa.BoundaryIoU'),
+        ]
+    own = [x for x in evaluators(cfg) if type_name(x) == 'DepthMetric']
+    limits = 'min_depth_eval', 'max_depth_eval', 'crop_type'
+    kept = {key: own[0][key] for key in limits if own and key in own[0]}
+    return [dict(type='mmsapa.DepthMetric', boundaries=True, **kept)]
 
 
 class SameConditions(Hook):
@@ -161,7 +172,8 @@ def train_and_test(cfg, tell):
         tell (Callable): As :class:`SameConditions` has it.
 
     Returns:
-        dict: Metrics in percent, and ``peak_bytes`` of the training.
+        dict: Metrics, those of segmentation in percent, and ``peak_bytes`` of
+        the training.
     """
     last = find_last_checkpoint(cfg.work_dir)
     if last:

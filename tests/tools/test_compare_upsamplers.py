@@ -293,3 +293,49 @@ def test_what_does_not_fit_is_named(
 ):
     options = ['--config', config, '--out', tmp_path, *options]
     assert re.search(words, error(monkeypatch, TOOL, *options))
+
+
+# ---- depth ------------------------------------------------------------------
+
+DEPTH = """
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
+test_dataloader = dict(dataset=dict(data_root='{root}'))
+test_evaluator = dict(crop_type='eigen')
+train_cfg = dict(max_iters=2)
+"""
+
+
+def test_depth_estimators_are_compared_by_depth(tmp_path):
+    root = make_data(tmp_path, 'depth', 4, 2)
+    config = write_config(tmp_path / 'depth.py', 'depth', root, DEPTH)
+    words = '--config', config, '--upsamplers', 'sapa-b', '--jobs', 1
+    printed = run(tmp_path, *tool(TOOL, *words, '--out', tmp_path / 'out'))
+    heads = 'δ1 | AbsRel | RMS, m | edges, accuracy | edges, completeness'
+    table = re.sub(' +', ' ', printed)
+    assert heads in table and 'mIoU' not in table
+    (row,) = figures(tmp_path / 'out')
+    assert row['upsampler'] == 'sapa-b'
+    (result,) = row['runs']
+    assert 0 <= result['d1'] <= 1 and result['abs_rel'] > 0
+    assert re.search(
+        rf'sapa-b \| {result["d1"]:.3f} \| {result["abs_rel"]:.3f} \| ', table
+    )
+    assert cv2.imread(str(tmp_path / 'out/comparison.png')) is not None
+
+
+def test_what_is_measured_of_depth_is_as_the_config_limits_it(scope):
+    scope('mmseg')
+    cfg = load_config(str(ROOT / CONFIGS['depth']))
+    cfg.test_evaluator.update(
+        crop_type='garg', max_depth_eval=80, depth_metrics=['d1']
+    )
+    made = controlled.candidate_config(cfg, 'nearest', 0, Path('init.pth'))
+    assert made.test_evaluator == [
+        dict(
+            type='mmsapa.DepthMetric',
+            boundaries=True,
+            crop_type='garg',
+            max_depth_eval=80,
+        )
+    ]
+    assert made.default_hooks.checkpoint.save_best is None

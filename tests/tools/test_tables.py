@@ -248,6 +248,13 @@ def test_frozen_parameters_are_those_of_stem_and_first_stage():
     assert added('faster-rcnn-r50', 'nearest', 'params') == -sum(frozen)
 
 
+def test_the_classifier_is_that_of_resnet50():
+    channels = build(PAPERS['bts-r50'], 'nearest').decode_head.in_channels[-1]
+    classifier = torch.nn.Linear(channels, 1000)
+    numbers = sum(p.numel() for p in classifier.parameters())
+    assert added('bts-r50', 'nearest', 'params') == numbers
+
+
 def test_biases_norm_and_relu_are_those_of_segformer():
     """As the authors have it: what is linear there has no bias counted."""
     model = build(PAPERS['segformer-b1'], 'bilinear')

@@ -35,7 +35,12 @@ from mmsapa.datasets.ground_truth import build_data, test_data, test_items
 from mmsapa.engine import controlled_comparison as controlled
 from mmsapa.engine import inference, runner, timing
 from mmsapa.engine.cli import KeyValues, command_line, interruptible
-from mmsapa.engine.config import ConfigError, find_slots, library_of
+from mmsapa.engine.config import (
+    ConfigError,
+    find_slots,
+    kind_of,
+    library_of,
+)
 from mmsapa.engine.images import make_folder, read_image, save
 from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers.presets import PRESETS
@@ -45,10 +50,26 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
 # Measurements of each candidate's time, and images in the picture.
 ROUNDS, IMAGES = 15, 3
-HEADS = (
-    *('upsampler', 'mIoU', 'boundary IoU', 'parameters', 'FLOPs, G'),
-    *('ms per image', 'peak memory, MB'),
+# Of segmentation and of depth: the key of each figure, its head, and digits.
+SEGMENTATION = (('mIoU', 'mIoU', 2), ('mBIoU', 'boundary IoU', 2))
+DEPTH = (
+    ('d1', 'δ1', 3),
+    ('abs_rel', 'AbsRel', 3),
+    ('rmse', 'RMS, m', 3),
+    ('dbe_acc', 'edges, accuracy', 2),
+    ('dbe_comp', 'edges, completeness', 2),
 )
+NOTES = {
+    SEGMENTATION: 'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): '
+    'the IoU of the pixels near contours, summed over images and averaged '
+    'over classes as in mIoU.',
+    DEPTH: 'Figures of an image are averaged over images, by '
+    'mmsapa.DepthMetric. Edges are its depth boundary errors, in pixels, '
+    'after Koch et al. 2018, with the edges found in both maps: accuracy is '
+    'the mean distance from a predicted edge to a true one, completeness '
+    'that from a true edge to a predicted one, up to 10. δ1 is better if '
+    'higher, all others if lower.',
+}
 
 
 def read_config(path, options, out):
@@ -159,7 +180,7 @@ def draw(cfg, models, path):
             )
         )
     meta = inference.metainfo_of(cfg)
-    legend = inference.legend_of(meta, library_of(cfg))
+    legend = inference.legend_of(meta, kind_of(cfg))
     save(draw_comparison(rows, *legend), path)
 
 
@@ -176,15 +197,19 @@ def render(result):
     if made['cuda']:
         memory = "memory of PyTorch's tensors on the GPU in training"
     threads = '' if made['cuda'] else ', one thread per training'
-    table = PrettyTable(HEADS, align='r')
+    columns = DEPTH if 'd1' in result['rows'][0]['runs'][0] else SEGMENTATION
+    heads = (
+        *('upsampler', *(head for _, head, _ in columns)),
+        *('parameters', 'FLOPs, G', 'ms per image', 'peak memory, MB'),
+    )
+    table = PrettyTable(heads, align='r')
     table.set_style(TableStyle.MARKDOWN)
-    table.align[HEADS[0]] = 'l'
+    table.align[heads[0]] = 'l'
     for row in result['rows']:
         low, median, high = 1e3 * timing.quartiles(row['seconds'])
         cells = (
             row['upsampler'],
-            mean_of(row, 'mIoU'),
-            mean_of(row, 'mBIoU'),
+            *(mean_of(row, key, 1, digits) for key, _, digits in columns),
             f'{row["params"]:,}',
             f'{row["flops"] / 1e9:.3f}',
             f'{median:.1f} ({low:.1f} to {high:.1f})',
@@ -193,9 +218,7 @@ def render(result):
         table.add_row(cells)
     return (
         f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
-        'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): the IoU of '
-        'the pixels near contours, summed over images and averaged over '
-        'classes as in mIoU. Parameters and FLOPs are counted as by '
+        f'{NOTES[columns]} Parameters and FLOPs are counted as by '
         'get_flops.py, for an image of '
         f'{"x".join(map(str, result["size"]))} pixels; times are the median '
         f'and quartiles of its inference. Peak memory is the {memory}.\n'
@@ -205,7 +228,7 @@ def render(result):
     )
 
 
-def mean_of(row, key, unit=1, digits=2):
+def mean_of(row, key, unit, digits):
     """Mean over the seeds, ± standard deviation if there are several."""
     numbers = [run[key] / unit for run in row['runs']]
     text = f'{statistics.mean(numbers):.{digits}f}'
@@ -231,7 +254,8 @@ def parse_args():
     add(
         '--config',
         default=str(CONFIG),
-        help='of a segmentor with a slot; default: %(default)s',
+        help='of a segmentor or depth estimator with a slot; default: '
+        '%(default)s',
     )
     add(
         '--upsamplers',

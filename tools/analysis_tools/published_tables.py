@@ -66,7 +66,7 @@ Counted with {versions}."""
 
 
 def build(paper, name):
-    """Build a model, or the bare upsamplers where OpenMMLab has no model.
+    """Build a model, or the bare upsamplers where there is no config.
 
     Args:
         paper (dict): Entry of papers.yml.
@@ -77,7 +77,8 @@ def build(paper, name):
 
     Raises:
         KeyError: If no such upsampler is registered.
-        ValueError: If the upsampler does not take these channels.
+        ValueError: If the upsampler does not take these channels; of a
+            config, the cause of a ConfigError.
     """
     if 'channels' in paper:
         return nn.ModuleList(
@@ -117,7 +118,8 @@ def count_models(models, upsamplers):
                 try:
                     counts = count(build(paper, name), size)
                 except (KeyError, ValueError) as error:
-                    counts = dict(reason=error.args[0])
+                    # Without the path of the config, which is before it.
+                    counts = dict(reason=(error.__cause__ or error).args[0])
                 kept = ('params', 'flops', 'products', 'reason')
                 names[name] = {k: counts[k] for k in kept if k in counts}
                 bar.update()
