@@ -33,7 +33,6 @@ class Job(NamedTuple):
     metrics: dict
     form: str
     duration: str
-    picture: bool = True
 
 
 JOBS = dict(
@@ -60,7 +59,6 @@ JOBS = dict(
         {'δ1': 'd1', 'RMS': 'rmse'},
         '.3f',
         'five minutes',
-        picture=False,
     ),
 )
 
@@ -136,12 +134,11 @@ def run(job):
         metrics['train_seconds'] = round(time.time() - start)
         mmengine.dump(metrics, results)
     tested_already = figures(job, 'trained').keys() <= metrics.keys()
-    if not (tested_already and (osp.isfile(picture) or not job.picture)):
+    if not (tested_already and osp.isfile(picture)):
         print('== Testing the trained model')
         metrics |= evaluate(job, 'trained', final)
         mmengine.dump(metrics, results)
-        if job.picture:
-            call(COMPARE, '--model', job.config, final, '--out', picture)
+        call(COMPARE, '--model', job.config, final, '--out', picture)
     elif trained_already:
         print(
             '== Trained and tested already; to start over, remove '
@@ -158,9 +155,11 @@ def run(job):
         for stage in ('untrained', 'trained')
         for name in figures(job, stage)
     }
-    rows |= dict(checkpoint=final, log=osp.join(cfg.work_dir, logs[-1]))
-    if job.picture:
-        rows['picture'] = picture
+    rows |= dict(
+        checkpoint=final,
+        log=osp.join(cfg.work_dir, logs[-1]),
+        picture=picture,
+    )
     print(f'\n{job.title}, {cfg.train_cfg.max_iters} iterations from scratch')
     for name, value in rows.items():
         print(f'  {name:15} {value}')

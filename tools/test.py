@@ -1,4 +1,4 @@
-"""Test a segmentor of MMSegmentation or a detector of MMDetection."""
+"""Test a segmentor, depth estimator or detector of the two libraries."""
 
 from mmsapa.engine.cli import argument_parser, interruptible
 from mmsapa.engine.evaluation_options import prepare_test

@@ -1,4 +1,4 @@
-"""Train a segmentor of MMSegmentation or a detector of MMDetection."""
+"""Train a segmentor, depth estimator or detector of the two libraries."""
 
 import sys
 
