@@ -23,6 +23,13 @@ det_sapa=work_dirs/faster-rcnn_r50_fpn-sapa-g_demo/iter_350.pth
 nearest=model.neck.upsample_cfg=None
 train "$det" 350 work_dirs/demo-nearest "$nearest"
 
+depth=configs/demo/bts_r18_sapa-g_demo.py
+depth_sapa=work_dirs/bts_r18_sapa-g_demo/iter_700.pth
+plain=model.decode_head.upsample_cfg=None
+variant_b=model.decode_head.upsample_cfg.variant=B
+train "$depth" 700 work_dirs/demo-depth-nearest "$plain"
+train "$depth" 700 work_dirs/demo-depth-sapa-b "$variant_b"
+
 # The layer of highest resolution, in each.
 "$python" $analysis/visualize_sapa.py "$seg" "$seg_sapa" \
   data/demo/ade/ADEChallengeData2016/images/validation/ADE_val_00000008.jpg \
@@ -39,6 +46,12 @@ train "$det" 350 work_dirs/demo-nearest "$nearest"
   --model "$det" work_dirs/demo-nearest/iter_350.pth "$nearest" \
   --model "$det" "$det_sapa" --names nearest SAPA-G --score-thr 0.5 \
   --out docs/pictures/faster-rcnn.png
+
+"$python" $analysis/compare_models.py --indices 0 1 --errors \
+  --model "$depth" work_dirs/demo-depth-nearest/iter_700.pth "$plain" \
+  --model "$depth" work_dirs/demo-depth-sapa-b/iter_700.pth "$variant_b" \
+  --model "$depth" "$depth_sapa" --names nearest SAPA-B SAPA-G \
+  --out docs/pictures/bts.png
 
 for form in json md png; do
   cp "work_dirs/comparison/comparison.$form" "docs/comparison/from-scratch.$form"

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmsapa.engine.config import leaf_datasets, library_of, type_name
+from mmsapa.engine.config import (
+    kind_of,
+    leaf_datasets,
+    library_of,
+    read_config,
+    type_name,
+)
 
-from ..helpers import ENVIRONMENT, PATIENCE, ROOT
+from ..helpers import CONFIGS, ENVIRONMENT, PATIENCE, ROOT
 
 
 def test_configs_are_read_where_a_fork_is_installed(tmp_path):
@@ -109,3 +115,19 @@ def test_the_library_is_that_of_the_scope_or_of_the_model():
     assert library_of(Config(dict(default_scope='mmdet'))) == 'mmdet'
     with pytest.raises(ValueError, match="got None, .* 'FPN'"):
         library_of(Config(dict(model=dict(type='FPN'))))
+
+
+def test_the_kind_of_a_model_is_that_of_its_class():
+    segmentors = pytest.importorskip('mmseg.models.segmentors')
+
+    class Mine(segmentors.DepthEstimator):
+        pass
+
+    names = dict(seg='segmentor', det='detector', depth='depth estimator')
+    for kind, name in names.items():
+        assert kind_of(read_config(ROOT / CONFIGS[kind])) == name
+    for kind in Mine, 'mmseg.DepthEstimator':
+        cfg = Config(dict(default_scope='mmseg', model=dict(type=kind)))
+        assert kind_of(cfg) == 'depth estimator'
+    unknown = dict(default_scope='mmseg', model=dict(type='Unknown'))
+    assert kind_of(Config(unknown)) == 'segmentor'

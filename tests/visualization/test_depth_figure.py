@@ -174,11 +174,11 @@ def test_labels_of_the_bar_say_near_and_far():
 
 
 @pytest.mark.parametrize('truth', [True, False])
-@pytest.mark.parametrize('operators', [1, 8])
+@pytest.mark.parametrize('operators', [1, 6])
 def test_nothing_is_cut_or_lies_on_another(truth, operators):
     rows = [
         room(*size, truth=truth, operators=operators)
-        for size in ((64, 80), (31, 300), (200, 20))
+        for size in ((31, 300), (200, 20))
     ]
     figure = draw_comparison(rows, difference=True)
     figure.draw_without_rendering()
