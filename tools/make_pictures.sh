@@ -24,11 +24,12 @@ nearest=model.neck.upsample_cfg=None
 train "$det" 350 work_dirs/demo-nearest "$nearest"
 
 depth=configs/demo/bts_r18_sapa-g_demo.py
-depth_sapa=work_dirs/bts_r18_sapa-g_demo/iter_700.pth
+depth_iters=1200
+depth_sapa=work_dirs/bts_r18_sapa-g_demo/iter_$depth_iters.pth
 plain=model.decode_head.upsample_cfg=None
 variant_b=model.decode_head.upsample_cfg.variant=B
-train "$depth" 700 work_dirs/demo-depth-nearest "$plain"
-train "$depth" 700 work_dirs/demo-depth-sapa-b "$variant_b"
+train "$depth" $depth_iters work_dirs/demo-depth-nearest "$plain"
+train "$depth" $depth_iters work_dirs/demo-depth-sapa-b "$variant_b"
 
 # The layer of highest resolution, in each.
 "$python" $analysis/visualize_sapa.py "$seg" "$seg_sapa" \
@@ -48,8 +49,8 @@ train "$depth" 700 work_dirs/demo-depth-sapa-b "$variant_b"
   --out docs/pictures/faster-rcnn.png
 
 "$python" $analysis/compare_models.py --indices 0 1 --errors \
-  --model "$depth" work_dirs/demo-depth-nearest/iter_700.pth "$plain" \
-  --model "$depth" work_dirs/demo-depth-sapa-b/iter_700.pth "$variant_b" \
+  --model "$depth" work_dirs/demo-depth-nearest/iter_$depth_iters.pth "$plain" \
+  --model "$depth" work_dirs/demo-depth-sapa-b/iter_$depth_iters.pth "$variant_b" \
   --model "$depth" "$depth_sapa" --names nearest SAPA-B SAPA-G \
   --out docs/pictures/bts.png
 
