@@ -58,7 +58,7 @@ JOBS = dict(
         'nyu',
         {'δ1': 'd1', 'RMS': 'rmse'},
         '.3f',
-        'six to fifteen minutes',
+        'five to eight minutes',
     ),
 )
 

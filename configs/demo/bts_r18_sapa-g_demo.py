@@ -1,5 +1,5 @@
 # BTS with half of ResNet-18's channels and SAPA-G on the demo's rooms, small
-# enough that two CPU cores train it from scratch in about six minutes.
+# enough that two CPU cores train it from scratch in five to eight minutes.
 _base_ = '../bts/bts_r50_sapa-g_1xb4-50e_nyu-416x544.py'
 
 data_root = 'data/demo/nyu'
