@@ -7,7 +7,6 @@ import os.path as osp
 import shutil
 import signal
 import sys
-from multiprocessing import AuthenticationError
 
 from mmengine.device import get_device
 from mmengine.dist import master_only
@@ -103,6 +102,16 @@ class SafeRunner(RunnerMixin, Runner):
         self._partly = not self._resume
         return super().train()
 
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        """Build a loader whose workers leave Ctrl-C to the main process."""
+        # Here, since a loop over iterations starts them as it is made.
+        loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader.worker_init_fn = functools.partial(
+            _start_worker, then=getattr(loader, 'worker_init_fn', None)
+        )
+        return loader
+
     def build_train_loop(self, loop):
         """Build the loop and check its data."""
         return self._checked('train', super().build_train_loop, loop)
@@ -125,10 +134,6 @@ class SafeRunner(RunnerMixin, Runner):
             raise
         metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
         check_loop(split, self.model, loop.dataloader.dataset, metrics)
-        loader = loop.dataloader
-        loader.worker_init_fn = functools.partial(
-            _start_worker, then=getattr(loader, 'worker_init_fn', None)
-        )
         return loop
 
     def load_checkpoint(
@@ -188,8 +193,7 @@ def _start_worker(worker_id, then=None):
     report = sys.excepthook
 
     def report_others(kind, error, trace):
-        lost = OSError, EOFError, AuthenticationError
-        if not issubclass(kind, lost):
+        if not issubclass(kind, (ConnectionError, EOFError)):
             report(kind, error, trace)
 
     sys.excepthook = report_others

@@ -1,11 +1,18 @@
 """Runs that go well, or end in a sentence, and leave users' files alone."""
 
+import multiprocessing
 import os
 import pickle
+import re
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+
+from mmsapa.engine.runner import build_runner, load_config
 
 from ..helpers import (
     COMMON,
@@ -68,6 +75,25 @@ def train(monkeypatch, config, tmp_path):
 def test_a_training_needs_no_validation_and_no_test(train, options):
     log = log_of(train('seg', *options))
     assert ('Iter(val)' in log) != options[0].startswith('val')
+
+
+@pytest.mark.skipif(
+    sys.platform != 'linux', reason='Linux tells which signals are ignored'
+)
+def test_loaders_leave_ctrl_c_to_the_main_process(config, tmp_path, scope):
+    """The training's too, which are started before it is checked."""
+    scope('mmseg')
+    options = {'train_dataloader.num_workers': 1}
+    cfg = load_config(str(config['seg']), options, str(tmp_path))
+    before = {*multiprocessing.active_children()}
+    loop = build_runner(cfg).train_loop
+    next(loop.dataloader_iterator)
+    (worker,) = {*multiprocessing.active_children()} - before
+    status = Path(f'/proc/{worker.pid}/status').read_text()
+    ignored = int(re.search(r'SigIgn:\s*(\w+)', status)[1], 16)
+    assert ignored >> (signal.SIGINT - 1) & 1
+    # Or garbage collection, which waits five seconds for the worker.
+    loop.dataloader_iterator = None
 
 
 def test_a_test_without_data_says_so(monkeypatch, config):
