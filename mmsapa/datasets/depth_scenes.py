@@ -164,10 +164,10 @@ def _draw_in_room(rng, canvas, floor):
         # It stands on the floor, which may be below the picture.
         y = (1 / depth - floor[0] * x - floor[2]) / floor[1] - radius / side
         y = min(y, 0.5 - 0.3 * radius / side)
-    centre = side * (np.array((x, y)) + 0.5)
+    center = side * (np.array((x, y)) + 0.5)
     stroke = max(radius * rng.uniform(0.1, 0.22), 0.8 * _SUPERSAMPLING)
     label = int(rng.integers(OTHER))
-    draw_at(rng, canvas, label, 255, centre, radius, stroke)
+    draw_at(rng, canvas, label, 255, center, radius, stroke)
     tilt = rng.uniform(-0.1, 0.1, 2) * side / radius
     plane = np.array((*tilt, 1 - tilt @ (x, y))) / depth
     return plane.astype(np.float32)

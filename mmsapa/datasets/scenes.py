@@ -115,12 +115,12 @@ def _draw_shape(rng, canvas, label, value):
     """Draw a shape somewhere on the supersampled canvas."""
     side = canvas.shape[0]
     radius = side * rng.uniform(0.15, 0.27)
-    centre = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
+    center = rng.uniform(0.6 * radius, side - 0.6 * radius, 2)
     stroke = side * rng.uniform(0.032, 0.052)
-    draw_at(rng, canvas, label, value, centre, radius, stroke)
+    draw_at(rng, canvas, label, value, center, radius, stroke)
 
 
-def draw_at(rng, canvas, label, value, centre, radius, stroke):
+def draw_at(rng, canvas, label, value, center, radius, stroke):
     """Draw a shape, turned and mirrored at random, at a place.
 
     Args:
@@ -128,7 +128,7 @@ def draw_at(rng, canvas, label, value, centre, radius, stroke):
         canvas (np.ndarray): uint8, [H, W]; gets the shape.
         label (int): Index into ``CLASSES``, or ``OTHER`` for a blob.
         value (int): Value of its pixels.
-        centre (np.ndarray): x and y in pixels.
+        center (np.ndarray): x and y in pixels.
         radius (float): Of the shape in pixels, about.
         stroke (float): Width of its thin parts in pixels.
     """
@@ -167,7 +167,7 @@ def draw_at(rng, canvas, label, value, centre, radius, stroke):
     if rng.random() < 0.5:
         points = points * [1, -1]
     squash = [1, rng.uniform(0.78, 1)]
-    points = (points * squash) @ _rotation(rng.uniform(0, 2 * np.pi)) + centre
+    points = (points * squash) @ _rotation(rng.uniform(0, 2 * np.pi)) + center
     points = points.round().astype(np.int32)
     if line is None:
         cv2.fillPoly(canvas, [points], value)
