@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from mmsapa import visualization
 from mmsapa.datasets.demo_data import make_dataset, make_scene
+from mmsapa.engine.runner import build_runner
 
 from ..helpers import CONFIGS, ROOT, SMALL, call, save_weights
 
@@ -133,3 +135,30 @@ def same(a, b):
     """Assert that two predictions, or ground truths, are the same."""
     a, b = (getattr(values, 'bboxes', values) for values in (a, b))
     np.testing.assert_array_equal(a, b)
+
+
+class Predictions(Hook):
+    """Keeps what a test predicts."""
+
+    def __init__(self):
+        self.found = []
+
+    def after_test_iter(self, runner, batch_idx, data_batch, outputs):
+        self.found += outputs
+
+
+def run_test(path, checkpoint, work_dir):
+    """Predictions of all test data, by the runner."""
+    cfg = Config.fromfile(path)
+    cfg.update(work_dir=str(work_dir), load_from=str(checkpoint))
+    cfg.launcher = 'none'
+    cfg.visualizer.name = cfg.experiment_name = work_dir.name
+    if cfg.default_scope == 'mmdet':
+        # CocoMetric would need an annotation file with every item once.
+        out = str(work_dir / 'out.pkl')
+        cfg.test_evaluator = dict(type='DumpDetResults', out_file_path=out)
+    runner = build_runner(cfg)
+    hook = Predictions()
+    runner.register_hook(hook)
+    runner.test()
+    return hook.found

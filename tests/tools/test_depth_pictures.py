@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip('mmseg')
 
 from ..helpers import NO_WORKERS, call, error, log_of  # noqa: E402
-from .conftest import same  # noqa: E402
-from .test_predictions import run_test  # noqa: E402
+from .conftest import run_test, same  # noqa: E402
 
 
 def no_workers(cfg):

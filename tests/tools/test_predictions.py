@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
-
-from mmsapa.engine.runner import build_runner
 
 from ..helpers import save_weights
 from ..pure_python import write_pure_python
-from .conftest import LIBRARIES, same
+from .conftest import LIBRARIES, run_test, same
 
 
 def resized(dataset):
@@ -39,33 +36,6 @@ def nest(cfg):
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     # What inference_model and inference_detector of the libraries read.
     cfg.pop('test_pipeline')
-
-
-class Predictions(Hook):
-    """Keeps what a test predicts."""
-
-    def __init__(self):
-        self.found = []
-
-    def after_test_iter(self, runner, batch_idx, data_batch, outputs):
-        self.found += outputs
-
-
-def run_test(path, checkpoint, work_dir):
-    """Predictions of all test data, by the runner."""
-    cfg = Config.fromfile(path)
-    cfg.update(work_dir=str(work_dir), load_from=str(checkpoint))
-    cfg.launcher = 'none'
-    cfg.visualizer.name = cfg.experiment_name = work_dir.name
-    if cfg.default_scope == 'mmdet':
-        # CocoMetric would need an annotation file with every item once.
-        out = str(work_dir / 'out.pkl')
-        cfg.test_evaluator = dict(type='DumpDetResults', out_file_path=out)
-    runner = build_runner(cfg)
-    hook = Predictions()
-    runner.register_hook(hook)
-    runner.test()
-    return hook.found
 
 
 def test_what_is_drawn_is_what_is_tested(

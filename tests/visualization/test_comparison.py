@@ -1,6 +1,5 @@
 """Figures of models side by side, from plain arrays."""
 
-import io
 import subprocess
 import sys
 
@@ -17,6 +16,8 @@ from mmsapa.visualization import (
     image_iou,
     match_detections,
 )
+
+from .helpers import bytes_of, texts
 
 PALETTE = [(64, 64, 64), (86, 180, 233), (230, 159, 0)]
 CLASSES = ('ground', 'disc', 'ring')
@@ -44,12 +45,6 @@ def detections(*boxes, masks=False):
         for mask, (x0, y0, x1, y1, _) in zip(found, values.astype(int)):
             mask[y0:y1, x0:x1] = True
     return Detections(values[:, :4], values[:, 4].astype(int), found)
-
-
-def bytes_of(figure):
-    file = io.BytesIO()
-    figure.savefig(file, format='png')
-    return file.getvalue()
 
 
 def inches(figure):
@@ -216,11 +211,6 @@ def test_given_boxes_are_enlarged_in_every_column():
     # Image, truth and three operators, whole and twice enlarged.
     assert len(figure.axes) == 5 * 3
     assert not zooms_of(draw_comparison([scene()], PALETTE, zooms=0))
-
-
-def texts(figure):
-    legends = [text.get_text() for x in figure.legends for text in x.texts]
-    return [text.get_text() for text in figure.texts] + legends
 
 
 def test_words_say_what_is_seen():

@@ -12,7 +12,7 @@ from mmsapa.visualization import (
     find_boxes,
 )
 
-from .test_comparison import bytes_of, texts
+from .helpers import bytes_of, texts
 
 STRIPES = {(255, 255, 255), (200, 200, 200)}
 
