@@ -115,7 +115,9 @@ def test(row, python, tests, folder):
         *(f'torch=={row.torch}', f'numpy=={row.numpy}'),
         *(*row.packages.split(), '-r', 'requirements/tests.txt'),
     )
-    install('--no-build-isolation', '--no-deps', *row.stack.split())
+    # pip's cache does not tell the PyTorch apart that mmcv was built with.
+    stack = '--no-cache-dir', '--no-build-isolation', '--no-deps'
+    install(*stack, *row.stack.split())
     install('--no-build-isolation', '--no-deps', '-e', '.')
     versions = subprocess.check_output(['python', '-c', ASK], **place)
     report = folder / 'report.xml'
