@@ -15,9 +15,6 @@ except ImportError:  # operators and layers need torch alone
 # The maps are small: threads would wait for each other longer than they work.
 # Tests of threads set a number of their own.
 torch.set_num_threads(1)
-# A shell's background job ignores Ctrl-C, and what tests start would inherit
-# that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 MINUTES = 45  # that any test takes at most, on a slow machine
 
 

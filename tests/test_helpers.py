@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from . import helpers
-from .helpers import ENVIRONMENT, ROOT, finish, start
+from .helpers import ROOT, finish, start
 
 
 def test_ctrl_c_reaches_what_tests_start(tmp_path):
@@ -21,18 +20,17 @@ def test_ctrl_c_reaches_what_tests_start(tmp_path):
 
 def test_ctrl_c_reaches_it_in_a_background_job_too():
     """Whose shell, unlike a terminal's, lets it ignore Ctrl-C."""
-    test = f'{__file__}::{test_ctrl_c_reaches_what_tests_start.__name__}'
-    command = 'trap "" INT; exec "$0" -m pytest -q -p no:cacheprovider "$1"'
-    result = subprocess.run(
-        ['sh', '-c', command, sys.executable, test],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stdout
-    assert '1 passed' in result.stdout
+    program = """
+import subprocess, sys
+import tests
+sleep = 'import time; print(1, flush=True); time.sleep(60)'
+subprocess.run([sys.executable, '-c', sleep])
+"""
+    command = 'trap "" INT; exec "$0" -c "$1"'
+    process = start(ROOT, 'sh', '-c', command, sys.executable, program)
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    assert 'line 1, in <module>\nKeyboardInterrupt' in finish(process)
 
 
 def test_no_program_is_waited_for_for_ever(tmp_path, monkeypatch):

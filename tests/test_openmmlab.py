@@ -143,8 +143,8 @@ def test_operators_and_layers_import_nothing_of_openmmlab():
 @pytest.mark.parametrize(
     'lines',
     [
-        'import mmengine, mmsapa.ops',
-        # Where mmengine comes second, the adapter has to be named,
+        # Where mmengine comes second, the adapter has to be named, unlike
+        # below,
         f'{LAYERS}import mmsapa.openmmlab',
         # or something that is made for OpenMMLab.
         f'{LAYERS}from mmsapa.upsamplers import SlotMixin',

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from .helpers import ENVIRONMENT, ROOT, finish, start
 
 SCRIPT = ROOT / 'tools/setup_env.py'
-# The set-up with steps that do nothing, but take as long as they are told to.
+# The set-up with steps that do nothing, but wait for a file.
 SHORT_STEPS = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location('setup_env', sys.argv[1])
@@ -27,8 +27,8 @@ def step(number):
         it.PYTHON.parent.mkdir(parents=True, exist_ok=True)
         it.PYTHON.touch()
         (it.ROOT / 'mmsapa/_C.so').touch()
-        it.run('sh', '-c', f'echo working at {number}; sleep {sys.argv[2]}; '
-               f'echo {number} >> worked')
+        it.run('sh', '-c', f'echo working at {number}; until [ -e go ]; do '
+               f'sleep 0.02; done; echo {number} >> worked')
     return work
 
 it.install_packages, it.install_stack, it.build_mmsapa = map(step, '123')
@@ -147,16 +147,19 @@ def test_an_old_python_reads_as_far_as_the_sentence():
 
 
 class Steps:
-    """The set-up of a clone with steps of a second's fraction or a minute."""
+    """The set-up of a clone, whose steps wait for the file ``go``."""
 
     def __init__(self, clone):
         self.clone = clone
+        self.go = clone / 'go'
 
-    def start(self, seconds):
-        script = str(self.clone / 'tools/setup_env.py')
-        return start(
-            self.clone, sys.executable, '-c', SHORT_STEPS, script, seconds
-        )
+    def start(self, program=SHORT_STEPS):
+        script = self.clone / 'tools/setup_env.py'
+        return start(self.clone, sys.executable, '-c', program, script)
+
+    def run(self):
+        self.go.touch()
+        return finish(self.start())
 
     def done(self):
         path = self.clone / '.venv/made.json'
@@ -181,7 +184,8 @@ def read_until(process, text):
 def test_an_interrupted_step_is_done_anew(clone, whom, how):
     steps = Steps(clone)
     for number in (1, 2, 3):
-        process = steps.start(2)
+        steps.go.unlink(missing_ok=True)
+        process = steps.start()
         read_until(process, f'working at {number}')
         send = os.killpg if whom == 'group' else os.kill
         send(process.pid, getattr(signal, how))
@@ -189,7 +193,8 @@ def test_an_interrupted_step_is_done_anew(clone, whom, how):
         assert process.returncode
         assert steps.done() == number - 1
         # What was left running ends before the step begins again.
-        process = steps.start(0)
+        process = steps.start()
+        steps.go.touch()
         output = finish(process)
         assert not process.returncode, output
         assert steps.done() == 3
@@ -204,26 +209,26 @@ def test_an_interrupted_step_is_done_anew(clone, whom, how):
 
 def test_a_second_run_does_nothing(clone):
     steps = Steps(clone)
-    assert 'step 3 of 3' in finish(steps.start(0))
-    assert finish(steps.start(0)) == ''
+    assert 'step 3 of 3' in steps.run()
+    assert steps.run() == ''
     assert steps.worked() == ['1', '2', '3']
 
 
 def test_what_has_changed_is_done_again(clone):
     steps = Steps(clone)
-    finish(steps.start(0))
+    steps.run()
     (clone / 'csrc/new.cpp').write_text('int i;')
-    finish(steps.start(0))
+    steps.run()
     assert steps.worked() == ['1', '2', '3', '3']
     (clone / 'requirements/official.txt').write_text('mmcv==2.0.0')
     (clone / 'requirements/onedl.txt').write_text('onedl-mmcv==2.0.0')
-    finish(steps.start(0))
+    steps.run()
     assert steps.worked()[4:] == ['2', '3']
     (clone / 'requirements/tests.txt').write_text('pytest')
-    finish(steps.start(0))
+    steps.run()
     assert steps.worked()[6:] == ['1', '2', '3']
     (clone / 'mmsapa/_C.so').unlink()
-    finish(steps.start(0))
+    steps.run()
     assert steps.worked()[9:] == ['3']
 
 
@@ -233,41 +238,41 @@ def test_what_has_changed_is_done_again(clone):
 def test_another_stack_begins_with_a_new_environment(clone, monkeypatch):
     """The forks have the libraries' import names: never one over the other."""
     steps = Steps(clone)
-    finish(steps.start(0))
+    steps.run()
     monkeypatch.setitem(ENVIRONMENT, 'STACK', 'onedl')
-    assert 'OpenMMLab (onedl)' in finish(steps.start(0))
+    assert 'OpenMMLab (onedl)' in steps.run()
     assert steps.worked() == ['1', '2', '3'] * 2
     monkeypatch.delitem(ENVIRONMENT, 'STACK')
-    assert finish(steps.start(0)) == ''
+    assert steps.run() == ''
 
 
 def test_cuda_asked_for_once_is_kept(clone, monkeypatch):
     """As in a container that is built where no GPU is seen."""
     steps = Steps(clone)
-    finish(steps.start(0))
+    steps.run()
     for flag in ('1', '0'):
         monkeypatch.setitem(ENVIRONMENT, 'FORCE_CUDA', flag)
-        finish(steps.start(0))
+        steps.run()
         monkeypatch.delitem(ENVIRONMENT, 'FORCE_CUDA')
-        assert finish(steps.start(0)) == ''
+        assert steps.run() == ''
     assert steps.worked() == ['1', '2', '3', '2', '3', '2', '3']
 
 
 def test_two_at_once_take_turns(clone):
     steps = Steps(clone)
-    first = steps.start(1)
+    first = steps.start()
     read_until(first, 'working at 1')
-    second = steps.start(1)
-    assert finish(second) == 'Waiting for another make in this clone.\n'
+    second = steps.start()
+    read_until(second, 'Waiting for another make in this clone.\n')
+    steps.go.touch()
+    assert finish(second) == ''
     assert finish(first)
     assert steps.worked() == ['1', '2', '3']
 
 
 def test_a_step_that_fails_is_named(clone):
     program = SHORT_STEPS.replace('echo working', 'exit 3; echo working')
-    process = start(
-        clone, sys.executable, '-c', program, clone / 'tools/setup_env.py', 0
-    )
+    process = Steps(clone).start(program)
     output = finish(process)
     assert process.returncode == 1
     assert 'This failed, see above: sh -c' in output

@@ -28,7 +28,7 @@ except ImportError:  # torch 2.1
 K, S = 3, 2
 SIZES = dict(n=1, e=4, c=3, h=4, w=5)
 ABSURD_SIZES = (0, 1, 2, 65537, 2**31 - 1, 2**31, 2**32, 2**62)
-PAIRS = 60  # of arguments replaced at once
+PAIRS = 30  # of arguments replaced at once
 GIGABYTES = 3  # for a call
 WORD = re.compile(r'[A-Za-z]{2,}')
 

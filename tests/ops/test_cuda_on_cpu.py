@@ -7,6 +7,8 @@ the barriers to be right; whether a GPU runs them is for the tests marked
 """
 
 import ctypes
+import fcntl
+import hashlib
 import mmap
 import os
 import random
@@ -40,22 +42,35 @@ def cuda_headers():
 
 
 @pytest.fixture(scope='module')
-def library(tmp_path_factory):
+def library():
     headers = cuda_headers()
     if headers is None:
         pytest.skip('there is no CUDA toolkit, whose headers are needed')
-    library = tmp_path_factory.mktemp('cuda_on_cpu') / 'library.so'
-    subprocess.run(
-        [
-            *('g++', '-std=c++17', '-O1', '-fPIC', '-shared', '-w'),
-            # A GPU reads no number from where it is not aligned.
-            *('-fsanitize=alignment', '-fsanitize-undefined-trap-on-error'),
-            *('-D__CUDA_NO_HALF_OPERATORS__', '-I', ROOT / 'csrc'),
-            *('-I', ROOT / 'csrc' / 'cuda', '-isystem', headers),
-            *(ROOT / 'tests' / 'cuda_on_cpu' / 'library.cpp', '-o', library),
-        ],
-        check=True,
-    )
+    command = [
+        *('g++', '-std=c++17', '-O1', '-fPIC', '-shared', '-w'),
+        # A GPU reads no number from where it is not aligned.
+        *('-fsanitize=alignment', '-fsanitize-undefined-trap-on-error'),
+        *('-D__CUDA_NO_HALF_OPERATORS__', '-I', ROOT / 'csrc'),
+        *('-I', ROOT / 'csrc' / 'cuda', '-isystem', headers),
+        ROOT / 'tests' / 'cuda_on_cpu' / 'library.cpp',
+    ]
+    # It takes a quarter of a minute; the processes of a run share it, and the
+    # next run has it.
+    digest = hashlib.sha256(repr(command).encode())
+    for folder in ('csrc', 'tests/cuda_on_cpu'):
+        for path in sorted(ROOT.glob(f'{folder}/**/*.*')):
+            digest.update(path.read_bytes())
+    folder = ROOT / 'build' / 'cuda-on-cpu'
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f'{digest.hexdigest()[:16]}.so'
+    with open(folder / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            for old in folder.glob('*.so'):
+                old.unlink()
+            unfinished = folder / 'unfinished'
+            subprocess.run([*command, '-o', unfinished], check=True)
+            unfinished.rename(library)
     return ctypes.CDLL(str(library))
 
 

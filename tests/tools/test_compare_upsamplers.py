@@ -150,7 +150,7 @@ def record(config, tmp_path, scope):
         path = tmp_path / f'seed-{seed}/init.pth'
         controlled.save_initial_state(cfg, seed, path)
         cfg = controlled.candidate_config(cfg, name, seed, path)
-        cfg.train_cfg.max_iters = 6
+        cfg.train_cfg.max_iters = 4
         cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
         cfg.train_dataloader.dataset.pipeline[-1].meta_keys = (
             *('img_path', 'flip', 'flip_direction'),
@@ -169,7 +169,7 @@ def test_candidates_of_a_seed_differ_in_their_upsamplers_alone(record):
     assert other.weights.keys() > first.weights.keys()
     for key, weight in first.weights.items():
         assert torch.equal(other.weights[key], weight)
-    assert len(set(first.seen)) > 6
+    assert len(set(first.seen)) > 4
     other_seed = record('nearest', 4)
     assert other_seed.seen != first.seen
     assert other_seed.random != first.random
@@ -276,7 +276,7 @@ def test_bad_arguments_are_named(arguments, words, monkeypatch, capsys):
             ['--config', ROOT / CONFIGS['det']],
             'MMSegmentation with an upsample_cfg',
         ),
-        (['--cfg-options', 'load_from=no.pth'], 'no.pth: expected a checkp'),
+        (['--cfg-options', 'load_from=no.pth'], 'no checkpoint no.pth'),
         (
             ['--cfg-options', 'train_cfg.max_iters=4', 'test_dataloader=None'],
             'and a test_dataloader',
@@ -305,10 +305,20 @@ train_cfg = dict(max_iters=2)
 """
 
 
-def test_depth_estimators_are_compared_by_depth(tmp_path, monkeypatch, capsys):
+def test_depth_estimators_are_compared_by_depth(
+    tmp_path, monkeypatch, capsys, scope
+):
     root = make_data(tmp_path, 'depth', 4, 2)
     config = write_config(tmp_path / 'depth.py', 'depth', root, DEPTH)
-    words = '--config', config, '--upsamplers', 'sapa-b', '--jobs', 1
+    # Trained in this process; the tool goes on from there.
+    scope('mmseg')
+    cfg, start = load_config(str(config)), tmp_path / 'out/seed-0/init.pth'
+    controlled.save_initial_state(cfg, 0, start)
+    cfg = controlled.candidate_config(cfg, 'sapa-b', 0, start)
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    measured = controlled.train_and_test(cfg, lambda done: None)
+    controlled.result_of(cfg).write_text(json.dumps(measured))
+    words = '--config', config, '--upsamplers', 'sapa-b'
     call(monkeypatch, TOOL, *words, '--out', tmp_path / 'out')
     heads = 'δ1 | AbsRel | RMS, m | edges, accuracy | edges, completeness'
     table = re.sub(' +', ' ', capsys.readouterr().out)

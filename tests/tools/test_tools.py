@@ -149,13 +149,16 @@ def test_launched_processes_train_and_test_without_a_gpu(config, tmp_path):
     assert 'Iter(train) [4/4]' in output
     assert 'mIoU: ' in output
     # The validation above gathers from two; here arguments have to arrive.
-    process = start(
+    words = run(
         tmp_path,
-        *(ROOT / 'tools/dist_test.sh', config['seg'], 'no.pth', 1, *options),
-        PORT=str(port),
-    )
-    assert 'There is no checkpoint no.pth.' in finish(process)
-    assert process.returncode
+        *(ROOT / 'tools/dist_test.sh', config['seg'], 'no.pth', 3, *options),
+        PYTHON='echo',
+    ).split()
+    assert words[:2] == ['-m', 'torch.distributed.run']
+    assert '--nproc_per_node=3' in words
+    expected = ROOT / 'tools/test.py', config['seg'], 'no.pth', '--launcher'
+    tail = [*map(str, expected), 'pytorch', *map(str, options)]
+    assert words[-len(tail) :] == tail
 
 
 def test_missing_files_are_named(monkeypatch, config, tmp_path):

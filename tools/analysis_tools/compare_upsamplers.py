@@ -87,6 +87,8 @@ def read_config(path, options, out):
             'upsample_cfg in its model, train_cfg.max_iters, a '
             f'train_dataloader and a test_dataloader, as {CONFIG} has them.'
         )
+    if cfg.get('load_from'):
+        runner.check_checkpoint(cfg.load_from)
     runner.check_data(cfg, 'train_dataloader', 'test_dataloader')
     make_folder(out)
     note = out / 'config.json'
