@@ -238,6 +238,7 @@ def test_what_has_changed_is_done_again(clone):
 def test_another_stack_begins_with_a_new_environment(clone, monkeypatch):
     """The forks have the libraries' import names: never one over the other."""
     steps = Steps(clone)
+    monkeypatch.delitem(ENVIRONMENT, 'STACK', raising=False)
     steps.run()
     monkeypatch.setitem(ENVIRONMENT, 'STACK', 'onedl')
     assert 'OpenMMLab (onedl)' in steps.run()
