@@ -99,7 +99,7 @@ def test(row, python, tests, folder):
     copy_clone(folder / 'clone')
     environment = dict(
         os.environ,
-        PATH=f'{folder}/bin{os.pathsep}{os.environ["PATH"]}',
+        PATH=f'{folder}/venv/bin{os.pathsep}{os.environ["PATH"]}',
         FORCE_CUDA=os.environ.get('FORCE_CUDA', '0'),
         OMP_NUM_THREADS='1',
     )
@@ -109,7 +109,8 @@ def test(row, python, tests, folder):
         command = 'python', '-m', 'pip', 'install', '-q', *arguments
         subprocess.run(command, check=True, **place)
 
-    subprocess.run([python, '-m', 'venv', folder], check=True)
+    # Beside the clone: mmengine takes what lies in it for Python's own.
+    subprocess.run([python, '-m', 'venv', folder / 'venv'], check=True)
     install('-r', 'requirements/build.txt')
     install(
         *(f'torch=={row.torch}', f'numpy=={row.numpy}'),
