@@ -18,6 +18,7 @@ MODELS = Registry(
     scope='mmsapa',
     locations=[
         'mmsapa.openmmlab',
+        'mmsapa.matting',
         *(
             location
             for library, location in (
@@ -45,21 +46,28 @@ METRICS = Registry(
     'metric',
     parent=registry.METRICS,
     scope='mmsapa',
-    locations=['mmsapa.evaluation'] if find_spec('mmseg') else [],
+    locations=[
+        'mmsapa.evaluation.matting_metric',
+        *(['mmsapa.evaluation'] if find_spec('mmseg') else []),
+    ],
 )
 DATASETS = Registry(
     'dataset',
     parent=registry.DATASETS,
     scope='mmsapa',
-    locations=['mmsapa.datasets.nyu'] if find_spec('mmseg') else [],
+    locations=[
+        'mmsapa.datasets.composition1k',
+        *(['mmsapa.datasets.nyu'] if find_spec('mmseg') else []),
+    ],
 )
 TRANSFORMS = Registry(
     'transform',
     parent=registry.TRANSFORMS,
     scope='mmsapa',
-    locations=(
-        ['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []
-    ),
+    locations=[
+        'mmsapa.datasets.matting_transforms',
+        *(['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []),
+    ],
 )
 
 

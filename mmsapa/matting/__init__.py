@@ -1,0 +1,5 @@
+"""Image matting: A2U matting on mmengine alone."""
+
+from .data_sample import MattingDataSample
+
+__all__ = ['MattingDataSample']
