@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 
-__all__ = []
+from .matting_metric import MattingMetric
+
+__all__ = ['MattingMetric']
 
 if find_spec('mmseg'):
     from .boundary_iou import BoundaryIoU  # noqa: F401
