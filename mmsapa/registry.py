@@ -65,6 +65,8 @@ TRANSFORMS = Registry(
     parent=registry.TRANSFORMS,
     scope='mmsapa',
     locations=[
+        'mmsapa.datasets.foreground_transforms',
+        'mmsapa.datasets.matting_loading',
         'mmsapa.datasets.matting_transforms',
         *(['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []),
     ],
