@@ -4,6 +4,7 @@ Otherwise a mistake in a data set is found after hours, by an error from deep
 inside, or not at all. A few samples show most mistakes in a moment.
 """
 
+import glob
 import os.path as osp
 import time
 
@@ -19,6 +20,7 @@ from mmsapa.datasets.categories import (
     read_categories,
 )
 from mmsapa.datasets.depth_checks import check_depth_maps
+from mmsapa.datasets.matting_checks import check_mattes
 from mmsapa.engine.config import ConfigError, leaf_datasets, type_name
 
 SAMPLES = 12
@@ -63,8 +65,9 @@ def missing_paths(dataset):
 
 
 def _exists(path, backend):
-    if backend is None and '://' in path:
-        return True
+    if backend is None:
+        # Several folders of one pattern, as Composition-1K has them.
+        return '://' in path or bool(osp.exists(path) or glob.glob(path))
     try:
         return fileio.exists(path, backend_args=backend)
     except Exception:
@@ -98,6 +101,7 @@ def check_loop(split, model, dataset, metrics=()):
             _check_count(split, 'decode_head', head, classes)
             _check_label_maps(split, head, leaf, infos, load)
         check_depth_maps(split, head, leaf, infos)
+        check_mattes(split, leaf, infos)
         for name, head in _detecting_heads(model).items():
             _check_count(split, name, head, classes, exactly=bool(metrics))
             _check_labels(name, head, infos)
