@@ -1,0 +1,40 @@
+"""Work on many files in several processes."""
+
+import os
+import signal
+from multiprocessing import Pool
+
+from rich.progress import track
+
+
+def map_in_processes(function, items, description, nproc=None):
+    """Call a function with each item, in processes, and show progress.
+
+    Args:
+        function (Callable): Of one argument; it can be pickled.
+        items (Sequence): Its arguments.
+        description (str): Stands before the progress bar.
+        nproc (int, optional): Number of processes. Defaults to one a core,
+            at most eight.
+
+    Returns:
+        list: What it returns, in order.
+    """
+    progress = dict(description=description, total=len(items))
+    nproc = nproc or min(os.cpu_count() or 1, 8)
+    if nproc == 1:
+        return [*track(map(function, items), **progress)]
+    with _pool(nproc) as pool:
+        return [*track(pool.imap(function, items, 8), **progress)]
+
+
+def _pool(nproc):
+    """Start processes that leave Ctrl-C to this one.
+
+    A terminal sends it to all of them. It is blocked until they ignore it.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return Pool(nproc, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
