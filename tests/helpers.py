@@ -86,6 +86,7 @@ def make_data(folder, kind, train=8, val=2):
         seg=('ade', 'ade/ADEChallengeData2016'),
         det=('coco', 'coco'),
         depth=('nyu', 'nyu'),
+        matting=('comp1k', 'comp1k'),
     )[kind]
     make_dataset(str(folder), layout, train, val, size=64, nproc=1)
     return Path(folder) / root

@@ -1,4 +1,4 @@
-"""Draw the demo's scenes in the layouts of ADE20K, COCO and NYU Depth v2."""
+"""Draw the demo's scenes in the layouts of four real data sets."""
 
 import argparse
 import os.path as osp

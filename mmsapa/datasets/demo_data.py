@@ -1,28 +1,28 @@
-"""Demo data sets: scenes in the layouts of ADE20K, COCO, NYU Depth v2."""
+"""Demo data sets: scenes in the layouts of the real ones."""
 
 import json
 import os
 import os.path as osp
 import re
 import shutil
-import signal
 from functools import partial
-from multiprocessing import Pool
 
 import cv2
 import mmengine
 import numpy as np
 from pycocotools import mask as coco_mask
-from rich.progress import track
 
 from mmsapa.datasets.depth_scenes import make_depth_scene
+from mmsapa.datasets.matting_scenes import make_background, make_foreground
+from mmsapa.datasets.matting_transforms import make_trimap
+from mmsapa.datasets.processes import map_in_processes
 from mmsapa.datasets.scenes import CLASSES, OTHER, make_scene
 
-FORMATS = ('ade', 'coco', 'nyu')
+FORMATS = ('ade', 'coco', 'nyu', 'comp1k')
 # What the demo's configs are made for: numbers of images, and their sides in
 # pixels.
 NUM_TRAIN, NUM_VAL = 1500, 100
-SIZES = dict(ade=128, coco=96, nyu=128)
+SIZES = dict(ade=128, coco=96, nyu=128, comp1k=128)
 MANIFEST = 'demo_data.json'
 # Raised whenever the same arguments give other bytes than before.
 VERSION = 1
@@ -35,8 +35,13 @@ _NAMES = dict(
     nyu=r'nyudepthv2_(train|test)_files_with_gt\.txt|'
     r'(sync/room_0001|official_splits/test/room)/'
     r'(rgb_\d{5}\.jpg|sync_depth_\d{5}\.png)',
+    comp1k=r'Training_set/Other/(fg|alpha)/\d{5}\.(jpg|png)|'
+    r'train2014/\d{5}\.jpg|'
+    r'Test_set/(alpha/\d{5}|(merged|trimaps)/\d{5}_\d)\.png',
 )
 _NYU_PAIR = 'rgb_{:05d}.jpg', 'sync_depth_{:05d}.png'
+# Backgrounds for each test foreground; in Composition-1K there are 20.
+_GROUNDS = 4
 
 
 def make_dataset(
@@ -56,7 +61,7 @@ def make_dataset(
 
     Args:
         out (str): Folder that gets a subfolder ``layout``.
-        layout (str): 'ade', 'coco' or 'nyu'.
+        layout (str): 'ade', 'coco', 'nyu' or 'comp1k'.
         num_train (int): Number of training images. Defaults to 1500.
         num_val (int): Number of validation images. Defaults to 100.
         size (int, optional): Side of the images in pixels. Defaults to that
@@ -103,8 +108,12 @@ def make_dataset(
             )
     partial_dir = osp.join(out, f'.{layout}.partial')
     shutil.rmtree(partial_dir, ignore_errors=True)
-    write = dict(ade=_write_ade, coco=_write_coco, nyu=_write_nyu)[layout]
-    nproc = nproc or min(os.cpu_count() or 1, 8)
+    write = dict(
+        ade=_write_ade,
+        coco=_write_coco,
+        nyu=_write_nyu,
+        comp1k=_write_comp1k,
+    )[layout]
     for split, count in enumerate((num_train, num_val)):
         write(partial_dir, split, count, size, seed, nproc)
     mmengine.dump(manifest, osp.join(partial_dir, MANIFEST))
@@ -143,27 +152,9 @@ def _foreign_file(folder, layout):
 
 def _map(function, split, count, nproc):
     """Call a function with the numbers of all images, in processes."""
-    progress = dict(
-        description=('training images', 'validation images')[split],
-        total=count,
-    )
+    description = ('training images', 'validation images')[split]
     numbers = range(1, count + 1)
-    if nproc == 1:
-        return [*track(map(function, numbers), **progress)]
-    with _pool(nproc) as pool:
-        return [*track(pool.imap(function, numbers, 8), **progress)]
-
-
-def _pool(nproc):
-    """Start processes that leave Ctrl-C to this one.
-
-    A terminal sends it to all of them. It is blocked until they ignore it.
-    """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return Pool(nproc, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return map_in_processes(function, numbers, description, nproc)
 
 
 def _scene_of(split, number, size, seed, make=make_scene):
@@ -305,3 +296,50 @@ def _write_nyu_pair(number, folder, split, size, seed):
     image, depth = (osp.join(folder, x.format(number)) for x in _NYU_PAIR)
     _write_image(image, scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
     _write_image(depth, scene.millimeters())
+
+
+def _write_comp1k(root, split, count, size, seed, nproc):
+    folders = (
+        ('Training_set/Other/fg', 'Training_set/Other/alpha', 'train2014'),
+        ('Test_set/merged', 'Test_set/alpha', 'Test_set/trimaps'),
+    )[split]
+    folders = [osp.join(root, folder) for folder in folders]
+    for folder in folders:
+        mmengine.mkdir_or_exist(folder)
+    write = (_write_comp1k_pair, _write_comp1k_composite)[split]
+    _map(
+        partial(write, folders=folders, size=size, seed=seed),
+        split,
+        count,
+        nproc,
+    )
+
+
+def _write_comp1k_pair(number, folders, size, seed):
+    fg = _scene_of(0, number, size, seed, make_foreground)
+    bg = _scene_of(2, number, size, seed, make_background)
+    fg_path, alpha_path, bg_path = (
+        osp.join(folder, f'{number:05d}') for folder in folders
+    )
+    quality = cv2.IMWRITE_JPEG_QUALITY, 95
+    _write_image(fg_path + '.jpg', fg.color, *quality)
+    _write_image(alpha_path + '.png', fg.alpha)
+    _write_image(bg_path + '.jpg', bg, *quality)
+
+
+def _write_comp1k_composite(number, folders, size, seed):
+    foreground, ground = divmod(number - 1, _GROUNDS)
+    fg = _scene_of(1, foreground + 1, size, seed, make_foreground)
+    bg = _scene_of(3, number, size, seed, make_background)
+    alpha = fg.alpha[..., None] / 255
+    composite = (alpha * fg.color + (1 - alpha) * bg).astype(np.uint8)
+    # Trimaps of one foreground differ.
+    erosions = np.random.default_rng((seed, number)).integers(3, 12, 2)
+    trimap = make_trimap(alpha[..., 0], *erosions.tolist())
+    merged_path, alpha_path, trimap_path = (
+        osp.join(folder, f'{foreground + 1:05d}') for folder in folders
+    )
+    if ground == 0:
+        _write_image(f'{alpha_path}.png', fg.alpha)
+    _write_image(f'{merged_path}_{ground}.png', composite)
+    _write_image(f'{trimap_path}_{ground}.png', trimap)

@@ -67,6 +67,19 @@ def test_files_lie_as_those_of_the_real_data_sets(data):
                 f'nyu/{folder}/rgb_{i:05d}.jpg',
                 f'nyu/{folder}/sync_depth_{i:05d}.png',
             }
+    for i in range(1, 6):
+        expected |= {
+            f'comp1k/Training_set/Other/fg/{i:05d}.jpg',
+            f'comp1k/Training_set/Other/alpha/{i:05d}.png',
+            f'comp1k/train2014/{i:05d}.jpg',
+        }
+    # One foreground is before several grounds.
+    expected.add('comp1k/Test_set/alpha/00001.png')
+    for i in range(3):
+        expected |= {
+            f'comp1k/Test_set/merged/00001_{i}.png',
+            f'comp1k/Test_set/trimaps/00001_{i}.png',
+        }
     assert set(contents(data)) == expected
 
 
