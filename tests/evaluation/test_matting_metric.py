@@ -177,6 +177,16 @@ def test_values_on_a_threshold_reach_it():
     check(pred, np.full(SIZE, 255, np.uint8), trimap_of(0))
 
 
+def test_of_regions_as_large_the_first_by_columns_counts():
+    """Two plateaus of one size, and a bridge between them."""
+    pred = np.full(SIZE, 64, np.uint8)
+    true = pred.copy()
+    pred[:3, 9:], true[:3, 9:] = 153, 230
+    pred[7:, :4], true[7:, :4] = 230, 204
+    assert check(pred, true, np.full(SIZE, 128, np.uint8))['Conn'] > 0
+    check(pred.T.copy()[:10], true.T.copy()[:10], trimap_of(0)[:, :10])
+
+
 # ----------------------------------------------------------------- the metric
 
 

@@ -19,7 +19,7 @@ from ..helpers import call, error, finish, start, tool
 TOOL = 'dataset_converters/composition1k'
 FOLDER = 'Test_set/Adobe-licensed images'
 SIZES = (40, 30), (25, 60)  # of the foregrounds, width and height
-BG_SIZES = (50, 40), (33, 20), (26, 61), (10, 12)
+BG_SIZES = (50, 40), (33, 19), (26, 61), (10, 12)
 
 
 def save(path, pixels):
