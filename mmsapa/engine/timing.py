@@ -20,6 +20,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 import mmsapa
+import mmsapa.memory
 
 # A measurement lasts at least so long, in seconds.
 SHORTEST = 0.15
@@ -210,11 +211,7 @@ def free_bytes(device):
     if device == 'cuda':
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
-    try:
-        meminfo = Path('/proc/meminfo').read_text()
-    except OSError:
-        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return int(meminfo.split('MemAvailable:')[1].split()[0]) * 1024
+    return mmsapa.memory.free_bytes()
 
 
 def copy_bandwidth():

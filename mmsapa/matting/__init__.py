@@ -1,5 +1,23 @@
-"""Image matting: A2U matting on mmengine alone."""
+"""Image matting: A2U matting's baseline on mmengine alone."""
 
+from .a2u_head import A2UHead
+from .checkpoint import from_a2u
+from .data_preprocessor import MattingDataPreprocessor
 from .data_sample import MattingDataSample
+from .matting_loss import MattingLoss, unknown_region
+from .mattor import Mattor
+from .resnet import MattingFeatures, MattingResNet
+from .tiles import ImageTooLarge
 
-__all__ = ['MattingDataSample']
+__all__ = [
+    'A2UHead',
+    'ImageTooLarge',
+    'MattingDataPreprocessor',
+    'MattingDataSample',
+    'MattingFeatures',
+    'MattingLoss',
+    'MattingResNet',
+    'Mattor',
+    'from_a2u',
+    'unknown_region',
+]
