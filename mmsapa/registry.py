@@ -34,13 +34,19 @@ HOOKS = Registry(
     'hook',
     parent=registry.HOOKS,
     scope='mmsapa',
-    locations=['mmsapa.visualization.hook'],
+    locations=[
+        'mmsapa.visualization.hook',
+        'mmsapa.visualization.matting_visualizer',
+    ],
 )
 VISUALIZERS = Registry(
     'visualizer',
     parent=registry.VISUALIZERS,
     scope='mmsapa',
-    locations=['mmsapa.visualization.depth_visualizer'],
+    locations=[
+        'mmsapa.visualization.depth_visualizer',
+        'mmsapa.visualization.matting_visualizer',
+    ],
 )
 METRICS = Registry(
     'metric',
@@ -71,6 +77,11 @@ TRANSFORMS = Registry(
         *(['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []),
     ],
 )
+# Where default_scope is mmsapa, mmengine asks for a registry of each kind and
+# finds its own things from there.
+for _root in vars(registry).values():
+    if isinstance(_root, Registry) and 'mmsapa' not in _root.children:
+        Registry(_root.name, parent=_root, scope='mmsapa')
 
 
 def register_upsample_layer(name: str) -> Callable[[type], type]:

@@ -1,4 +1,4 @@
-"""Test a segmentor, depth estimator or detector of the two libraries."""
+"""Test a segmentor, depth estimator, detector or mattor."""
 
 from mmsapa.engine.cli import argument_parser, interruptible
 from mmsapa.engine.evaluation_options import prepare_test
@@ -15,9 +15,9 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file or its address')
     parser.add_argument(
         '--out',
-        help='folder for the predictions of a segmentor (PNG files) or depth '
-        'estimator (PNG files of 16 bits, millimeters), or .pkl file for '
-        'those of a detector',
+        help='folder for the predictions of a segmentor or mattor (PNG files) '
+        'or depth estimator (PNG files of 16 bits, millimeters), or .pkl file '
+        'for those of a detector',
     )
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'

@@ -1,4 +1,4 @@
-"""Train a segmentor, depth estimator or detector of the two libraries."""
+"""Train a segmentor, depth estimator, detector or mattor."""
 
 import sys
 

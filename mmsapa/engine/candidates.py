@@ -7,10 +7,12 @@ from typing import NamedTuple
 import mmcv.ops
 import torch
 import torch.nn.functional as F
+from mmengine.structures import PixelData
 
 from mmsapa.engine import timing
 from mmsapa.engine.config import library_of
 from mmsapa.engine.inference import build_model
+from mmsapa.matting import MattingDataSample
 from mmsapa.ops import (
     sapa_upsample,
     sapa_upsample_reference,
@@ -280,7 +282,7 @@ def model_runs(cfg, size, dtype, device):
     the second run makes these calls again.
 
     Args:
-        cfg (Config): Of a segmentor or detector.
+        cfg (Config): Of a segmentor, detector or mattor.
         size (tuple[int, int]): H and W of the image.
         dtype (str): Of autocast; float32 is without.
         device (str): 'cpu' or 'cuda'.
@@ -293,14 +295,20 @@ def model_runs(cfg, size, dtype, device):
     model.init_weights()
     model.to(device)
 
-    image = torch.randn(1, 3, *size, device=device)
+    library = library_of(cfg)
+    channels = 4 if library == 'mmsapa' else 3  # with a trimap
+    image = torch.randn(1, channels, *size, device=device)
     samples = None
-    if library_of(cfg) == 'mmdet':
+    if library == 'mmdet':
         from mmdet.structures import DetDataSample
 
         keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
         meta = dict.fromkeys(keys, size) | dict(scale_factor=(1, 1))
         samples = [DetDataSample(metainfo=meta)]
+    elif library == 'mmsapa':
+        unknown = torch.full((1, *size), 128, dtype=torch.uint8)
+        trimap = PixelData(data=unknown.to(device))
+        samples = [MattingDataSample(trimap=trimap)]
 
     # Torch 2.1 refuses float32 even where autocast is off.
     half = dtype if dtype != 'float32' else 'bfloat16'

@@ -55,7 +55,8 @@ def argument_parser(description):
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        'config', help='config file of MMSegmentation or MMDetection'
+        'config',
+        help='config file of MMSegmentation, MMDetection or a mattor',
     )
     parser.add_argument(
         '--work-dir',

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 from mmsapa.engine.errors import UserError
 
-LIBRARIES = ('mmseg', 'mmdet')
+LIBRARIES = ('mmseg', 'mmdet', 'mmsapa')  # the last one for mattors
 
 
 class ConfigError(UserError):
@@ -65,25 +65,26 @@ def library_of(cfg):
     classes already; there the model's class decides.
 
     Args:
-        cfg (Config): Config of a segmentor or detector.
+        cfg (Config): Config of a segmentor, detector or mattor.
 
     Returns:
-        str: 'mmseg' or 'mmdet'.
+        str: 'mmseg', 'mmdet' or, of a mattor, 'mmsapa'.
 
     Raises:
-        ConfigError: It is for neither.
+        ConfigError: It is for none of them.
     """
     scope = cfg.get('default_scope')
     kind = (cfg.get('model') or {}).get('type')
-    # A user's own class is in neither, but derives from one of them.
+    # A user's own class is in none, but derives from one of theirs.
     homes = [base.__module__ for base in getattr(kind, '__mro__', ())]
     for name in (scope, kind, *homes):
         library = str(name).partition('.')[0]
         if library in LIBRARIES:
             return library
     raise ConfigError(
-        "The config's default_scope must be 'mmseg' or 'mmdet', got "
-        f"{scope!r}, and the model's type does not tell either: {kind!r}."
+        "The config's default_scope must be 'mmseg', 'mmdet' or, of a mattor, "
+        f"'mmsapa', got {scope!r}, and the model's type does not tell either: "
+        f'{kind!r}.'
     )
 
 
@@ -94,11 +95,13 @@ def kind_of(cfg):
         cfg (Config): Config of one of the libraries.
 
     Returns:
-        str: 'detector', 'depth estimator' or 'segmentor'.
+        str: 'detector', 'mattor', 'depth estimator' or 'segmentor'.
     """
     library = library_of(cfg)
     if library == 'mmdet':
         return 'detector'
+    if library == 'mmsapa':
+        return 'mattor'
     kind = (cfg.get('model') or {}).get('type')
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(library) as registry:

@@ -20,9 +20,10 @@ def prepare_test(
     """Apply the options of ``tools/test.py`` to a config.
 
     Args:
-        cfg (Config): Config of a segmentor or detector, changed in place.
-        out (str, optional): Folder that gets the predictions of a segmentor
-            or depth estimator as PNG files, or .pkl file that gets a
+        cfg (Config): Config of a segmentor, detector or mattor, changed in
+            place.
+        out (str, optional): Folder that gets the predictions of a segmentor,
+            depth estimator or mattor as PNG files, or .pkl file that gets a
             detector's.
         show (bool): Show predictions in a window. Defaults to False.
         show_dir (str, optional): Folder that gets painted predictions.
@@ -64,7 +65,7 @@ def _show(cfg, show, show_dir, wait_time):
     if show:
         hook.show = True
         hook.wait_time = wait_time
-    if library_of(cfg) == 'mmseg':
+    if library_of(cfg) != 'mmdet':
         # By itself it draws every fiftieth image.
         hook.interval = 1
         if show_dir:
@@ -154,15 +155,16 @@ def _dump_predictions(cfg, out):
         return
     if is_pickle:
         raise ConfigError(
-            '--out of a segmentor or depth estimator is a folder for PNG '
-            f'files, got {out!r}.'
+            '--out of a segmentor, depth estimator or mattor is a folder for '
+            f'PNG files, got {out!r}.'
         )
     able = [m for m in evaluators(cfg) if _takes_output_dir(m, library)]
     if not able:
         names = ', '.join(map(type_name, evaluators(cfg))) or 'none'
         raise ConfigError(
             '--out needs a metric in test_evaluator that writes predictions, '
-            f'such as IoUMetric or mmsapa.DepthMetric, got {names}.'
+            'such as IoUMetric, mmsapa.DepthMetric or mmsapa.MattingMetric, '
+            f'got {names}.'
         )
     for metric in able:
         metric.output_dir = out

@@ -55,7 +55,7 @@ def build_model(cfg):
     """Build a model as a runner does, with random weights.
 
     Args:
-        cfg (Config): Of MMSegmentation or MMDetection.
+        cfg (Config): Of one of the libraries.
 
     Returns:
         nn.Module: In evaluation mode, without synchronized batch norms.
@@ -79,7 +79,7 @@ def load_model(cfg, checkpoint, device, option):
     """Build a model and load all of its weights.
 
     Args:
-        cfg (Config): Of MMSegmentation or MMDetection.
+        cfg (Config): Of one of the libraries.
         checkpoint (str): File or address.
         device (str): Where to run it.
         option (str): How a tool's user overrides settings of the config, for
@@ -127,7 +127,7 @@ def upsampler_of(cfg):
     """Name the upsampler of a model.
 
     Args:
-        cfg (Config): Of MMSegmentation or MMDetection.
+        cfg (Config): Of one of the libraries.
 
     Returns:
         str: Type of the first ``upsample_cfg``, such as 'carafe', for SAPA
@@ -187,7 +187,7 @@ def test_pipelines(cfg):
     ``test_pipeline``.
 
     Args:
-        cfg (Config): Of MMSegmentation or MMDetection.
+        cfg (Config): Of one of the libraries.
 
     Returns:
         list[Compose]: Of each innermost data set of the loader.
@@ -229,7 +229,7 @@ def infer(model, item):
         item (Item): The image.
 
     Returns:
-        SegDataSample | DetDataSample: What it predicts.
+        SegDataSample | DetDataSample | MattingDataSample: What it predicts.
 
     Raises:
         ImageError: If pipeline or model cannot take the image.
@@ -264,9 +264,9 @@ def legend_of(meta, kind):
 
     Returns:
         tuple[Sequence, list[str] | None]: RGB of each, and the names; of
-        depth, which has no classes, () and None.
+        depth and mattes, which have no classes, () and None.
     """
-    if kind == 'depth estimator':
+    if kind in ('depth estimator', 'mattor'):
         return (), None
     classes, palette = [*meta['classes']], meta.get('palette')
     if isinstance(palette, (str, NoneType)) or len(palette) != len(classes):
@@ -279,7 +279,7 @@ def legend_of(meta, kind):
 
 
 def predict(model, item, score_thr):
-    """Predict labels, depth or detections for an image.
+    """Predict labels, depth, a matte or detections for an image.
 
     Args:
         model (nn.Module): Of :func:`load_model`.
@@ -288,7 +288,8 @@ def predict(model, item, score_thr):
 
     Returns:
         np.ndarray | Detections: Labels [H, W], integers; depth [H, W],
-        float32, in meters; or detections.
+        float32, in meters; a matte [H, W], float32 from 0 to 1; or
+        detections.
 
     Raises:
         ImageError: If the model cannot take the image.
@@ -298,6 +299,7 @@ def predict(model, item, score_thr):
     kind = {
         'detector': 'pred_instances',
         'depth estimator': 'pred_depth_map',
+        'mattor': 'pred_alpha',
         'segmentor': 'pred_sem_seg',
     }[kind_of(model.cfg)]
     if kind not in sample:
@@ -308,8 +310,8 @@ def predict(model, item, score_thr):
     if kind == 'pred_sem_seg':
         # With one output channel they are floats.
         return sample.pred_sem_seg.data[0].long().cpu().numpy()
-    if kind == 'pred_depth_map':
-        return sample.pred_depth_map.data[0].float().cpu().numpy()
+    if kind in ('pred_depth_map', 'pred_alpha'):
+        return sample.get(kind).data[0].float().cpu().numpy()
     found = sample.pred_instances.cpu()
     found = found[found.scores >= score_thr]
     boxes = getattr(found.bboxes, 'tensor', found.bboxes)

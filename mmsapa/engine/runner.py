@@ -33,6 +33,7 @@ DATA_HELP = {
     '2_dataset_prepare.html',
     'mmdet': 'https://mmdetection.readthedocs.io/en/latest/user_guides/'
     'dataset_prepare.html',
+    'mmsapa': 'docs/data.md',
 }
 # What starts the processes of each launcher.
 STARTERS = dict(
@@ -57,8 +58,8 @@ def load_config(
             variable LOCAL_RANK. Defaults to 0.
 
     Returns:
-        Config: Of MMSegmentation or MMDetection; its ``default_scope`` is
-        set if the config leaves it to classes as types.
+        Config: Of one of the libraries; its ``default_scope`` is set if the
+        config leaves it to classes as types.
 
     Raises:
         ConfigError: The file cannot be read, or an argument does not fit.
@@ -220,6 +221,7 @@ def build_runner(cfg):
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
         cfg.env_cfg.dist_cfg.backend = 'gloo'
+        cfg.sync_bn = None  # which only GPUs have
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,

@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.analysis.jit_handles import get_shape
+from mmengine.structures import PixelData
 from torch import nn
 
 from ..ops.registrations import multiply_accumulates
@@ -59,8 +60,8 @@ def count(model: nn.Module, size: tuple[int, int] | None) -> dict:
     MMSegmentation are counted too. The model runs once, on its device.
 
     Args:
-        model (nn.Module): Segmentor or detector of the two libraries, in
-            evaluation mode.
+        model (nn.Module): Segmentor, detector or mattor, in evaluation
+            mode.
         size (tuple[int, int], optional): H and W of the image in pixels;
             without one, only parameters are counted, of any module.
 
@@ -84,6 +85,9 @@ def _count_flops(model, size):
     sample = _sample_type(model)(
         metainfo=dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))
     )
+    if _is_mattor(model):
+        unknown = torch.full((1, *size), 128, dtype=torch.uint8)
+        sample.trimap = PixelData(data=unknown)
     image = torch.randint(0, 256, (3, *size))
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]))
     samples = data['data_samples']
@@ -118,8 +122,17 @@ def _count_flops(model, size):
         )
 
 
+def _is_mattor(model):
+    # By name, since to count a layer needs no MMCV.
+    return any(base.__name__ == 'Mattor' for base in type(model).__mro__)
+
+
 def _sample_type(model):
     """The class of data samples that a model takes."""
+    if _is_mattor(model):
+        from ..matting import MattingDataSample
+
+        return MattingDataSample
     if type(model.data_preprocessor).__module__.startswith('mmseg'):
         from mmseg.structures import SegDataSample
 

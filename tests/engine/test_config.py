@@ -63,7 +63,7 @@ print(read_config({str(other)!r}).model.neck.type)
     )
     assert result.returncode == 0, result.stderr
     *scopes, error, neck = result.stdout.splitlines()
-    assert {*scopes} == {'mmseg', 'mmdet'}
+    assert {*scopes} == {'mmseg', 'mmdet', 'mmsapa'}
     assert len(scopes) == len([*ROOT.glob('configs/*/*.py')])
     assert 'mmsegmentation is not installed' in error
     assert neck == 'FPN'
@@ -115,9 +115,20 @@ def test_the_library_is_that_of_the_scope_or_of_the_model():
         for kind in (mmseg.EncoderDecoder, Own, 'mmseg.EncoderDecoder'):
             cfg = Config(dict(default_scope=scope, model=dict(type=kind)))
             assert library_of(cfg) == 'mmseg'
-    assert library_of(Config(dict(default_scope='mmdet'))) == 'mmdet'
+    for scope in 'mmdet', 'mmsapa':
+        assert library_of(Config(dict(default_scope=scope))) == scope
     with pytest.raises(ValueError, match="got None, .* 'FPN'"):
         library_of(Config(dict(model=dict(type='FPN'))))
+
+
+def test_a_mattor_needs_no_scope():
+    from mmsapa.matting import Mattor
+
+    class Own(Mattor):
+        pass
+
+    for kind in Mattor, Own, 'mmsapa.Mattor':
+        assert library_of(Config(dict(model=dict(type=kind)))) == 'mmsapa'
 
 
 def test_the_kind_of_a_model_is_that_of_its_class():
@@ -129,6 +140,7 @@ def test_the_kind_of_a_model_is_that_of_its_class():
     names = dict(seg='segmentor', det='detector', depth='depth estimator')
     for kind, name in names.items():
         assert kind_of(read_config(ROOT / CONFIGS[kind])) == name
+    assert kind_of(Config(dict(model=dict(type='mmsapa.Mattor')))) == 'mattor'
     for kind in Mine, 'mmseg.DepthEstimator':
         cfg = Config(dict(default_scope='mmseg', model=dict(type=kind)))
         assert kind_of(cfg) == 'depth estimator'

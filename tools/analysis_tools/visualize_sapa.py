@@ -45,6 +45,8 @@ def run(args):
         cfg.model.test_cfg = dict(
             cfg.model.get('test_cfg') or {}, mode='whole'
         )
+    elif library_of(cfg) == 'mmsapa':
+        cfg.model.test_cfg = None  # likewise of tiles
     items, skipped = find_images(args.images)
     single = args.out.suffix == '.png'
     if single and len(items) > 1:
