@@ -33,7 +33,13 @@ AUTOCAST = (
     'demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
 )
 # Of models that no library has; without the slots' layers they are stock.
-OURS_ALONE = ('mmsapa.StemResNet', 'mmsapa.BTSHead')
+OURS_ALONE = {
+    f'mmsapa.{name}'
+    for name in (
+        *('StemResNet', 'BTSHead', 'Mattor', 'MattingDataPreprocessor'),
+        *('MattingResNet', 'A2UHead', 'MattingLoss'),
+    )
+}
 FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
 
 
@@ -97,9 +103,33 @@ def detection_sample(scene):
     return sample
 
 
+def matting_sample(scene, height, width):
+    from mmsapa.matting import MattingDataSample
+
+    # The shapes are the foreground, and around them it is unknown.
+    alpha = (scene.instances[:height, :width] > 0).astype(np.float32)
+    trimap = np.full(alpha.shape, 128, np.uint8)
+    for known, value in ((alpha > 0, 255), (alpha == 0, 0)):
+        trimap[cv2.erode(known.astype(np.uint8), np.ones((5, 5))) > 0] = value
+    ground = torch.full((3, height, width), 127.0)
+    parts = dict(
+        trimap=torch.from_numpy(trimap)[None],
+        gt_alpha=torch.from_numpy(alpha)[None],
+        gt_fg=2 * ground,
+        gt_bg=ground,
+    )
+    return MattingDataSample(
+        **{name: PixelData(data=value) for name, value in parts.items()}
+    )
+
+
 def batch(library, size=64, cut=(64, 64)):
     """Two of the demo's scenes, as the loader hands them to a model."""
-    make = segmentation_sample if library == 'mmseg' else detection_sample
+    make = dict(
+        mmseg=segmentation_sample,
+        mmdet=detection_sample,
+        mmsapa=lambda scene: matting_sample(scene, *cut),
+    )[library]
     inputs, samples = [], []
     for seed in range(2):
         scene = make_scene(seed, size)
@@ -168,6 +198,8 @@ def test_trains_and_predicts(config, scope, device):
     assert len(results) == 2
     if cfg.model.type == 'DepthEstimator':
         assert results[0].pred_depth_map.data.shape == (1, 75, 101)
+    elif library == 'mmsapa':
+        assert results[0].pred_alpha.data.shape == (1, 75, 101)
     elif library == 'mmseg':
         assert results[0].pred_sem_seg.data.shape == (1, 75, 101)
     elif 'panoptic' in config:
