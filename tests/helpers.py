@@ -23,6 +23,7 @@ CONFIGS = dict(
     seg='configs/demo/segformer_mit-b1_sapa-g_demo.py',
     det='configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py',
     depth='configs/demo/bts_r18_sapa-g_demo.py',
+    matting='configs/demo/a2u-matting_r34_sapa-g_demo.py',
 )
 # Models of the same kind that take a moment.
 SMALL = dict(
@@ -48,6 +49,10 @@ model = dict(
     data_preprocessor=dict(size=(64, 64)),
     backbone=dict(stem_channels=8, base_channels=8),
     decode_head=dict(in_channels=[8, 8, 16, 32, 64], num_features=16))
+""",
+    matting="""
+model = dict(
+    backbone=dict(depth=18, base_channels=8), decode_head=dict(channels=8))
 """,
 )
 COMMON = """

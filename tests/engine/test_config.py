@@ -138,6 +138,7 @@ def test_the_kind_of_a_model_is_that_of_its_class():
         pass
 
     names = dict(seg='segmentor', det='detector', depth='depth estimator')
+    names['matting'] = 'mattor'
     for kind, name in names.items():
         assert kind_of(read_config(ROOT / CONFIGS[kind])) == name
     assert kind_of(Config(dict(model=dict(type='mmsapa.Mattor')))) == 'mattor'

@@ -13,7 +13,7 @@ from mmsapa.engine.runner import build_runner
 
 from ..helpers import CONFIGS, ROOT, SMALL, call, save_weights
 
-LIBRARIES = dict(seg='mmseg', det='mmdet', depth='mmseg')
+LIBRARIES = dict(seg='mmseg', det='mmdet', depth='mmseg', matting='mmsapa')
 DATA = """
 test_dataloader = dict(dataset=dict(data_root='{root}'))
 """
