@@ -11,27 +11,29 @@ CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
 CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
-.PHONY: help env demo demo-det demo-depth test test-matrix interrupt fuzz lint \
-  format docs cuda-check benchmark tables compare pictures gpu clean
+.PHONY: help env demo demo-det demo-depth demo-matting test test-matrix \
+  interrupt fuzz lint format docs cuda-check benchmark tables compare pictures \
+  gpu clean
 
 help:
-	@echo 'make demo        train and test SegFormer-B1 with SAPA on drawn scenes'
-	@echo 'make demo-det    the same for Faster R-CNN'
-	@echo 'make demo-depth  the same for BTS, which predicts depth'
-	@echo 'make test        style, CUDA compile check, documentation, all tests'
+	@echo 'make demo          train and test SegFormer-B1 with SAPA on drawn scenes'
+	@echo 'make demo-det      the same for Faster R-CNN'
+	@echo 'make demo-depth    the same for BTS, which predicts depth'
+	@echo 'make demo-matting  the same for A2U matting'
+	@echo 'make test          style, CUDA compile check, documentation, all tests'
 	@echo 'make test-matrix ROW=...  the tests with another PyTorch or Python'
-	@echo 'make interrupt   stop make demo in every step, and check that it resumes'
-	@echo 'make fuzz        ten thousand random calls of the operators'
-	@echo 'make env         only set up .venv, which the others do themselves'
-	@echo 'make lint        check style;  make format: fix it'
-	@echo 'make docs        build the documentation, build/docs/index.html'
-	@echo 'make cuda-check  compile csrc/cuda for sm_80 and sm_90, if nvcc is found'
-	@echo 'make benchmark   time operators, layers, models; data, plots and pages'
-	@echo 'make tables      count parameters and FLOPs beside the published ones'
-	@echo 'make compare     train a small model with each upsampler, and compare'
-	@echo 'make pictures    train what the documentation shows, and draw it'
-	@echo 'make gpu         on a GPU: tests, compute-sanitizer, benchmark, training'
-	@echo 'make clean       remove .venv and everything built'
+	@echo 'make interrupt     stop make demo in every step, and check that it resumes'
+	@echo 'make fuzz          ten thousand random calls of the operators'
+	@echo 'make env           only set up .venv, which the others do themselves'
+	@echo 'make lint          check style;  make format: fix it'
+	@echo 'make docs          build the documentation, build/docs/index.html'
+	@echo 'make cuda-check    compile csrc/cuda for sm_80 and sm_90, if nvcc is found'
+	@echo 'make benchmark     time operators, layers, models; data, plots and pages'
+	@echo 'make tables        count parameters and FLOPs beside the published ones'
+	@echo 'make compare       train a small model with each upsampler, and compare'
+	@echo 'make pictures      train what the documentation shows, and draw it'
+	@echo 'make gpu           on a GPU: tests, compute-sanitizer, benchmark, training'
+	@echo 'make clean         remove .venv and everything built'
 	@echo 'PYTHON=python3.11 make ... chooses the Python (3.10 to 3.14);'
 	@echo 'STACK=onedl make ... the maintained forks of the libraries, the default'
 	@echo 'from 3.13 on.'
@@ -50,6 +52,9 @@ demo-det: env
 
 demo-depth: env
 	$(BIN)/python tools/demo.py depth
+
+demo-matting: env
+	$(BIN)/python tools/demo.py matting
 
 # A worker takes up to 2 GB.
 test: env lint cuda-check docs

@@ -1,14 +1,21 @@
 """The configs train as the release does, under a scope of their own."""
 
+import cv2
 import pytest
 import torch
 from mmengine import registry
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, Registry
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    Registry,
+)
 
 from mmsapa.engine.config import read_config
 
-from ..helpers import ROOT
+from ..helpers import ROOT, make_data
 
 FOLDER = ROOT / 'configs/a2u_matting'
 CONFIG = 'a2u-matting_r34_{}_1xb16-30e_comp1k-512x512.py'
@@ -65,6 +72,49 @@ def test_the_learning_rate_falls_after_20_and_26_of_30_epochs(cfg):
         assert optimizer.param_groups[0]['lr'] == pytest.approx(expected)
         optimizer.step()
         scheduler.step()
+
+
+def test_samples_are_augmented_as_the_release_does(cfg, tmp_path):
+    """In its order, each step as often as there."""
+    cfg.train_dataloader.dataset.data_root = str(
+        make_data(tmp_path, 'matting', 2, 1)
+    )
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    steps = {
+        type(step).__name__.removeprefix('Random'): step
+        for step in dataset.pipeline.transforms
+    }
+    assert list(steps) == [
+        *('LoadForeground', 'LoadAlpha', 'LoadBackground'),
+        *('CompositeForeground', 'SquareResize', 'MattingAffine'),
+        *('ForegroundFlip', 'GenerateTrimap', 'CropAroundUnknown'),
+        *('JitterForeground', 'CompositeImage', 'PackMattingInputs'),
+    ]
+    composite, resize, affine, flip, trimap = [*steps.values()][3:8]
+    assert (composite.prob, resize.prob, resize.size) == (0.5, 0.25, 640)
+    assert (affine.degrees, affine.turn_from) == (30, 1024)
+    assert (affine.scale, affine.shear) == ((0.8, 1.25), 10)
+    assert (affine.flip_prob, flip.prob) == (0.5, 0.5)
+    assert trimap.kernel_size == (1, 29)
+    data = pseudo_collate([dataset[0], dataset[1]])
+    for image, sample in zip(data['inputs'], data['data_samples']):
+        alpha, fg, bg = (
+            sample.get(f'gt_{key}').data for key in ('alpha', 'fg', 'bg')
+        )
+        assert image.shape == fg.shape == bg.shape == (3, 512, 512)
+        # In floating point, not rounded.
+        torch.testing.assert_close(image, alpha * fg + (1 - alpha) * bg)
+        assert set(sample.trimap.data.unique().tolist()) <= {0, 128, 255}
+
+
+def test_a_test_image_is_not_changed(cfg, tmp_path):
+    root = make_data(tmp_path, 'matting', 1, 1)
+    cfg.test_dataloader.dataset.data_root = str(root)
+    (data,) = DATASETS.build(cfg.test_dataloader.dataset)
+    image = cv2.imread(str(root / 'Test_set/merged/00001_0.png'))
+    shown = data['inputs'].permute(1, 2, 0)
+    assert shown.dtype == torch.uint8 and (shown.numpy() == image).all()
+    assert data['data_samples'].img_path.endswith('merged/00001_0.png')
 
 
 def test_every_kind_of_thing_has_a_registry_of_the_scope(cfg):

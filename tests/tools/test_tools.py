@@ -190,7 +190,7 @@ def test_a_config_of_neither_library_is_refused(monkeypatch, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("default_scope = 'mmpretrain'")
     sentence = error(monkeypatch, 'train', path)
-    assert "must be 'mmseg' or 'mmdet', got 'mmpretrain'" in sentence
+    assert "of a mattor, 'mmsapa', got 'mmpretrain', and" in sentence
 
 
 def test_a_base_of_a_library_that_is_absent_says_so(monkeypatch, tmp_path):
@@ -219,7 +219,7 @@ def test_out_says_what_fits_the_library(monkeypatch, config, tmp_path):
     checkpoint = tmp_path / 'a.pth'
     checkpoint.touch()
     for kind, out, wanted in (
-        ('seg', 'a.pkl', 'depth estimator is a folder for PNG files'),
+        ('seg', 'a.pkl', 'mattor is a folder for PNG files'),
         ('det', 'folder', 'is a file that ends in .pkl'),
     ):
         sentence = error(
@@ -333,7 +333,7 @@ def test_out_needs_a_metric_that_writes(monkeypatch, config, empty):
         *('test', config['seg'], empty, '--out', 'folder'),
         *('--cfg-options', 'test_evaluator.type=mmdet.CocoPanopticMetric'),
     )
-    assert 'IoUMetric or mmsapa.DepthMetric, got CocoPanoptic' in sentence
+    assert 'or mmsapa.MattingMetric, got CocoPanopticMetric.' in sentence
 
 
 def test_tta_is_for_boxes(monkeypatch, config, empty):
