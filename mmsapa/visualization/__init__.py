@@ -4,13 +4,13 @@ from .comparison import (
     Comparison,
     Detections,
     disagreement,
-    find_boxes,
     image_iou,
     match_detections,
 )
 from .comparison_figure import draw_comparison
 from .recorder import Recording, Stage, find_stages, record
 from .sapa_figure import draw_sapa_figure
+from .zoom_boxes import find_boxes
 
 __all__ = [
     'Comparison',

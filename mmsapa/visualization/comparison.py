@@ -1,7 +1,7 @@
 """Predictions of several models for one image, and where they differ.
 
-Label maps, depth maps and detections are plain arrays: they may come from any
-model of any library, or from files.
+Label maps, depth maps, mattes and detections are plain arrays: they may come
+from any model of any library, or from files.
 """
 
 import itertools
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from .zoom_boxes import find_boxes
 
 MATCH_IOU = 0.5
 
@@ -34,13 +36,17 @@ class Comparison(NamedTuple):
         image (np.ndarray): RGB, uint8, [H, W, 3].
         predictions (Mapping[str, np.ndarray | Detections]): By the name of
             the model: label maps, integers, [H, W]; depth maps, floats, in
-            meters, [H, W]; or detections.
+            meters, [H, W]; mattes, floats from 0 to 1, [H, W]; or
+            detections.
         ground_truth (np.ndarray | Detections, optional): Of the same kind.
             Labels without a color in the palette, such as 255, are not
             counted, nor are depths that are not above 0 and finite.
         boxes (Sequence[tuple], optional): x, y, w, h of the regions to
             enlarge, in pixels. Default: where predictions differ most.
         name (str): Stands above the image.
+        trimap (np.ndarray, optional): Of mattes, which need one: uint8,
+            [H, W]; 0 is background, 255 is foreground, all between is
+            unknown, and counts alone.
     """
 
     image: np.ndarray
@@ -48,6 +54,18 @@ class Comparison(NamedTuple):
     ground_truth: np.ndarray | Detections | None = None
     boxes: Sequence[tuple[int, int, int, int]] | None = None
     name: str = ''
+    trimap: np.ndarray | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of the predictions: 'detections', 'labels', 'depth' or 'mattes'."""
+        prediction = next(iter(self.predictions.values()), None)
+        if isinstance(prediction, Detections):
+            return 'detections'
+        if self.trimap is not None:
+            return 'mattes'
+        floats = prediction is not None and prediction.dtype.kind == 'f'
+        return 'depth' if floats else 'labels'
 
 
 def check_rows(
@@ -95,14 +113,23 @@ def _expectations(row, first, num_classes):
         f'an image [H, W, 3], got {list(shape)}',
     )
     height, width, _ = shape
-    prediction = next(iter(first.predictions.values()))
-    kind, depth = type(prediction), is_depth(prediction)
     maps = {**row.predictions}
+    yield (
+        (row.trimap is None) == (first.trimap is None),
+        'trimaps in all rows or in none, got some',
+    )
+    if row.trimap is not None:
+        size, dtype = list(row.trimap.shape), row.trimap.dtype
+        yield (
+            size == [height, width] and dtype == np.uint8,
+            f'a trimap of uint8 at the size of the image {[height, width]}, '
+            f'got {dtype}, {size}',
+        )
     if row.ground_truth is not None:
         maps['the ground truth'] = row.ground_truth
     for name, values in maps.items():
         yield (
-            isinstance(values, kind),
+            isinstance(values, Detections) == (first.kind == 'detections'),
             'label maps or detections, got both; draw them apart',
         )
         if isinstance(values, Detections):
@@ -113,18 +140,27 @@ def _expectations(row, first, num_classes):
                 f'{highest} of {name}',
             )
         else:
-            what, numbers, dtypes = 'label', 'integers', 'iub'
-            if depth:
-                what, numbers, dtypes = 'depth', 'floats', 'f'
+            what, numbers, dtypes = {
+                'labels': ('label map', 'integers', 'iub'),
+                'depth': ('depth map', 'floats', 'f'),
+                'mattes': ('matte', 'floats', 'f'),
+            }[first.kind]
             yield (
                 values.shape == (height, width),
-                f'the {what} map of {name} at the size of the image '
+                f'the {what} of {name} at the size of the image '
                 f'{[height, width]}, got {list(values.shape)}',
             )
             yield (
                 values.dtype.kind in dtypes,
-                f'{numbers} in the {what} map of {name}, got {values.dtype}',
+                f'{numbers} in the {what} of {name}, got {values.dtype}',
             )
+            if first.kind == 'mattes':
+                # NaN is not, either.
+                yield (
+                    ((values >= 0) & (values <= 1)).all(),
+                    f'numbers from 0 to 1 in the matte of {name}, got '
+                    f'{values.min()} to {values.max()}',
+                )
     for x, y, w, h in row.boxes or ():
         yield (
             0 <= x <= width - w < width and 0 <= y <= height - h < height,
@@ -137,14 +173,15 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     """Weigh every pixel by how many pairs of predictions differ there.
 
     A single prediction is compared with the ground truth. Two depths weigh
-    the difference of their logarithms. Each detection without a partner in
-    the other prediction adds a weight of one, spread over its box, so that
-    large boxes count no more than small ones.
+    the difference of their logarithms, two mattes that of alpha. Each
+    detection without a partner in the other prediction adds a weight of one,
+    spread over its box, so that large boxes count no more than small ones.
 
     Args:
         row (Comparison): Image and predictions.
         num_classes (int): Number of classes; pixels whose ground truth is
-            none of them, or no depth, weigh nothing.
+            none of them, or no depth, weigh nothing, and of mattes those that
+            the trimap knows.
 
     Returns:
         np.ndarray: float64, [H, W].
@@ -155,11 +192,14 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
     if len(maps) == 1 and row.ground_truth is not None:
         maps.append(row.ground_truth)
     for a, b in itertools.combinations(maps, 2):
-        if is_depth(a):
+        if row.kind == 'depth':
             both = has_depth(a) & has_depth(b)
             weights[both] += np.abs(np.log(a[both] / b[both]))
             continue
-        if not isinstance(a, Detections):
+        if row.kind == 'mattes':
+            weights += np.abs(a - b)
+            continue
+        if row.kind == 'labels':
             weights += a != b
             continue
         partners, free = match_detections(a, b)
@@ -170,68 +210,25 @@ def disagreement(row: Comparison, num_classes: int) -> np.ndarray:
             left, top = (max(0, int(v)) for v in (x0, y0))
             part = weights[top : int(y1) + 1, left : int(x1) + 1]
             part += 1 / max(1, part.size)
-    if is_depth(row.ground_truth):
-        weights[~has_depth(row.ground_truth)] = 0
+    if row.kind == 'mattes':
+        weights[~is_unknown(row.trimap)] = 0
     elif isinstance(row.ground_truth, np.ndarray):
-        weights[~is_class(row.ground_truth, num_classes)] = 0
+        if row.kind == 'depth':
+            counted = has_depth(row.ground_truth)
+        else:
+            counted = is_class(row.ground_truth, num_classes)
+        weights[~counted] = 0
     return weights
-
-
-def find_boxes(
-    weights: np.ndarray, count: int, side: int | None = None
-) -> list[tuple[int, int, int, int]]:
-    """Find the square boxes that hold most weight.
-
-    One after the other, each where most is left, an eighth of a side away
-    from those before; the middle of a box counts more than its rim, so that
-    what it shows is not cut off.
-
-    Args:
-        weights (np.ndarray): Not negative, [H, W].
-        count (int): How many at most.
-        side (int, optional): In pixels, at most H and W. Default: a quarter
-            of the root of the area, at least 8.
-
-    Returns:
-        list[tuple[int, int, int, int]]: x, y, w, h, from left to right;
-        fewer than ``count`` where no weight or no room is left.
-    """
-    height, width = weights.shape
-    side = side or max(8, round((height * width) ** 0.5 / 4))
-    side = min(side, height, width)
-    # A box filter within a box filter weighs by a pyramid.
-    inner = (side + 1) // 2
-    sums = _box_sums(_box_sums(weights, inner), side - inner + 1)
-    # Sums of floats leave dust where there is nothing.
-    least = 1e-9 * max(1.0, float(weights.sum()))
-    boxes = []
-    while len(boxes) < count and sums.max() > least:
-        y, x = np.unravel_index(sums.argmax(), sums.shape)
-        boxes.append((int(x), int(y), side, side))
-        apart = side + side // 8
-        top, left = (max(0, v - apart + 1) for v in (y, x))
-        sums[top : y + apart, left : x + apart] = 0
-    return sorted(boxes)
 
 
 def _choose_boxes(row, count, num_classes):
     """Find boxes to enlarge: for detections larger ones."""
     height, width = row.image.shape[:2]
-    detects = isinstance(next(iter(row.predictions.values())), Detections)
-    # An object is seen whole, the edge of a region need not be.
-    side = max(8, round((height * width) ** 0.5 / 2.5)) if detects else None
+    side = None
+    if row.kind == 'detections':
+        # An object is seen whole, the edge of a region need not be.
+        side = max(8, round((height * width) ** 0.5 / 2.5))
     return find_boxes(disagreement(row, num_classes), count, side)
-
-
-def _box_sums(values, side):
-    """Sums over all boxes of a side that lie within the map."""
-    table = np.pad(values, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    return (
-        table[side:, side:]
-        - table[:-side, side:]
-        - table[side:, :-side]
-        + table[:-side, :-side]
-    )
 
 
 def is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -247,11 +244,6 @@ def is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return (labels >= 0) & (labels < num_classes)
 
 
-def is_depth(values) -> bool:
-    """Whether a prediction, or ground truth, is a depth map."""
-    return isinstance(values, np.ndarray) and values.dtype.kind == 'f'
-
-
 def has_depth(depth: np.ndarray) -> np.ndarray:
     """Whether pixels of a depth map have a value: above 0 and finite.
 
@@ -262,6 +254,18 @@ def has_depth(depth: np.ndarray) -> np.ndarray:
         np.ndarray: Bool, of the same shape.
     """
     return (depth > 0) & (depth < np.inf)
+
+
+def is_unknown(trimap: np.ndarray) -> np.ndarray:
+    """Whether pixels of a trimap are neither background nor foreground.
+
+    Args:
+        trimap (np.ndarray): uint8, of any shape; files have 128 or 127.
+
+    Returns:
+        np.ndarray: Bool, of the same shape.
+    """
+    return (trimap != 0) & (trimap != 255)
 
 
 def image_iou(

@@ -1,6 +1,5 @@
 """A figure of models side by side (the paper's supplement, Fig. S1)."""
 
-import math
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -8,14 +7,11 @@ from functools import partial
 import numpy as np
 
 from . import comparison_maps as maps
-from . import depth_maps
-from .comparison import Comparison, Detections, check_rows, is_depth
-from .words import choose_fonts, class_names, drawable
+from . import depth_maps, matte_maps
+from .comparison import Comparison, check_rows
+from .comparison_cells import DPI, GAP, NAME_SIZE, TEXT_SIZE, WIDTH, Cells
+from .words import class_names, drawable
 
-# Inches and points of a figure that a README shows 900 pixels wide.
-WIDTH, DPI = 9.0, 150
-GAP = 0.06
-NAME_SIZE, TEXT_SIZE = 9, 7.5
 BAR = 0.08  # of colors, its height
 MAX_PIXELS = 2**16  # along a side, that matplotlib can save
 
@@ -28,6 +24,7 @@ def draw_comparison(
     difference: bool = False,
     width: float = WIDTH,
     depth_range: tuple[float, float] | None = None,
+    background: np.ndarray | None = None,
 ):
     """Draw images, ground truth, and a column for each model.
 
@@ -36,7 +33,9 @@ def draw_comparison(
     ``difference`` another line shows where a model is right and wrong
     compared with the first one, or, without ground truth, where they differ.
     Depth maps of a row share their colors, by the logarithm, with a bar below
-    them; differences are relative errors.
+    them; differences are relative errors. Of mattes the trimap is drawn, too,
+    differences are those of alpha, and with a ``background`` other lines show
+    composites over it, of foreground colors that are estimated by each matte.
 
     Args:
         rows (Sequence[Comparison]): One for each image; all with the same
@@ -52,6 +51,9 @@ def draw_comparison(
         depth_range (tuple[float, float], optional): Nearest and farthest
             depth in meters that have a color of their own. Default: those of
             each row's ground truth, or if it has none, of its predictions.
+        background (np.ndarray, optional): New background of mattes, RGB,
+            uint8: a color [3], or an image [H, W, 3], which is scaled to
+            cover each image. Default: None, no composites.
 
     Returns:
         matplotlib.figure.Figure: Save it by its ``savefig``, at its own dpi.
@@ -59,7 +61,8 @@ def draw_comparison(
     Raises:
         ValueError: If there are no rows, their models differ, shapes or
             types of a row do not fit, a box lies outside of its image, the
-            figure becomes too high, or classes and palette are not as many.
+            figure becomes too high, classes and palette are not as many, or
+            there is a background for what are no mattes.
     """
     if classes is not None and len(classes) != len(palette):
         raise ValueError(
@@ -67,31 +70,47 @@ def draw_comparison(
             f'{len(classes)} classes and {len(palette)} colors.'
         )
     rows = check_rows(rows, len(palette), zooms)
+    if background is not None and rows[0].kind != 'mattes':
+        raise ValueError(
+            'draw_comparison: expected mattes, for composites over a '
+            f'background, got {rows[0].kind}; leave the background out.'
+        )
     return _ComparisonFigure(
-        rows, palette, classes, difference, width, depth_range
+        rows, palette, classes, difference, width, depth_range, background
     ).draw()
 
 
-class _ComparisonFigure:
+class _ComparisonFigure(Cells):
     """Collects lines of known height, then puts them into a grid."""
 
-    def __init__(self, rows, palette, classes, difference, width, depth_range):
+    def __init__(
+        self,
+        rows,
+        palette,
+        classes,
+        difference,
+        width,
+        depth_range,
+        background,
+    ):
         self.rows, self.width, self.depth_range = rows, width, depth_range
+        self.background = background
         self.palette = np.array(palette, np.uint8)
         self.classes = None if classes is None else class_names(classes)
         self.names = list(map(drawable, rows[0].predictions))
         self.known = any(row.ground_truth is not None for row in rows)
-        prediction = next(iter(rows[0].predictions.values()))
-        self.detects = isinstance(prediction, Detections)
-        self.depth = is_depth(prediction)
+        self.kind = rows[0].kind
+        self.detects = self.kind == 'detections'
+        # Differences have a bar of colors, and no legend.
+        self.graded = self.kind in ('depth', 'mattes')
+        # Column of the ground truth, or if there is none, of the first model.
+        self.first = 1 + (self.kind == 'mattes')
         compared = len(self.names) + self.known
         # A single model differs from nothing but the ground truth.
         self.difference = difference and compared > 1
         # Of two models without ground truth the difference itself says this.
-        self.where_any_differ = (
-            not self.detects and not self.depth and compared > 2
-        )
-        self.columns = 1 + compared
+        self.where_any_differ = self.kind == 'labels' and compared > 2
+        self.columns = self.first + compared
         self.column = (width - GAP * (self.columns + 1)) / self.columns
         # Zooms have one height in all rows, as far as their boxes allow.
         self.aspects = max(
@@ -111,7 +130,7 @@ class _ComparisonFigure:
         for row in self.rows:
             self.add_row(row)
         legends = [maps.class_handles(self.rows, self.palette, self.classes)]
-        if self.difference and not self.depth:
+        if self.difference and not self.graded:
             legends.append(
                 maps.difference_handles(
                     self.names, self.known, self.detects, self.where_any_differ
@@ -149,7 +168,8 @@ class _ComparisonFigure:
     # ---- lines of the grid ----
 
     def add_names(self):
-        names = ['image', *['ground truth'] * self.known, *self.names]
+        names = ['image', 'trimap'][: self.first]
+        names += [*['ground truth'] * self.known, *self.names]
         names = [
             '\n'.join(textwrap.wrap(name, self.room(name, NAME_SIZE)))
             for name in names
@@ -160,10 +180,37 @@ class _ComparisonFigure:
         self.lines.append((height / DPI, cells))
 
     def add_row(self, row):
-        """Add texts, maps, zooms and differences of an image."""
-        count = len(self.palette)
-        predictions = dict(enumerate(row.predictions.values(), 1 + self.known))
-        texts, shown = {}, predictions
+        """Add texts, maps, zooms, differences and composites of an image."""
+        start = self.first + self.known
+        predictions = dict(enumerate(row.predictions.values(), start))
+        shown = predictions
+        if row.ground_truth is not None:
+            shown = {self.first: row.ground_truth, **predictions}
+        self.add_texts(row, predictions)
+        palette = self.palette
+        if self.kind == 'depth':
+            limits = self.depth_range or depth_maps.depth_range(row)
+            palette = depth_maps.depth_colors(*limits)
+        painted = {
+            i: maps.paint(row, values, palette) for i, values in shown.items()
+        }
+        painted[0] = maps.Map(row.image)
+        if row.trimap is not None:
+            painted[1] = maps.Map(matte_maps.gray(row.trimap))
+        self.add_maps(row, painted, row.boxes)
+        self.add_zooms(row, painted)
+        if self.kind == 'depth':
+            ticks = depth_maps.depth_ticks(*limits)
+            self.add_bar('depth', palette, ticks, 1)
+        if self.difference:
+            self.add_differences(row)
+        if self.background is not None:
+            self.add_composites(row, shown)
+        self.lines.append((GAP, {}))
+
+    def add_texts(self, row, predictions):
+        """Add the name of an image, and how good predictions are."""
+        texts = {}
         if row.name:
             name = drawable(row.name)
             room = self.room(name, TEXT_SIZE)
@@ -171,9 +218,8 @@ class _ComparisonFigure:
                 name = '…' + name[1 - room :]
             texts[0] = partial(self.write, name, color='0.35')
         if row.ground_truth is not None:
-            shown = {1: row.ground_truth, **predictions}
             scores = {
-                i: maps.score(prediction, row.ground_truth, count)
+                i: maps.score(row, prediction, len(self.palette))
                 for i, prediction in predictions.items()
             }
             values = [value for value, _ in scores.values()]
@@ -183,52 +229,63 @@ class _ComparisonFigure:
                 texts[i] = partial(self.write, text, fontweight=weight)
         if texts:
             self.lines.append((TEXT_SIZE / 72, texts))
-        palette = self.palette
-        if self.depth:
-            limits = self.depth_range or depth_maps.depth_range(row)
-            palette = depth_maps.depth_colors(*limits)
+
+    def add_differences(self, row):
+        """Add what differs, with a bar of its colors if it has degrees."""
+        painted = self.differences(row)
+        self.add_maps(row, painted, () if self.detects else row.boxes)
+        if self.graded and painted:
+            known = row.ground_truth is not None
+            title = 'error' if known else 'difference'
+            if self.kind == 'depth':
+                title, ticks = f'relative {title}', depth_maps.error_ticks()
+            else:
+                title, ticks = f'{title} of alpha', matte_maps.error_ticks()
+            colors = depth_maps.error_colors()
+            self.add_bar(title, colors, ticks, min(painted))
+
+    def add_composites(self, row, mattes):
+        """Add the new background and composites over it."""
+        behind = matte_maps.cover(self.background, row.image)
         painted = {
-            i: maps.paint(row.image, values, palette)
-            for i, values in shown.items()
+            i: maps.Map(matte_maps.composite(row.image, alpha, behind))
+            for i, alpha in mattes.items()
         }
-        painted[0] = maps.Map(row.image)
-        high, wide = row.image.shape[:2]
-        height = self.column * min(max(high / wide, 0.15), 1.3)
-        self.add_maps(self.show, height, painted, row.boxes)
-        if row.boxes:
-            room = self.column - GAP * (len(row.boxes) - 1)
-            zoomed = min(room / self.aspects, self.column)
-            self.add_maps(self.zoom, zoomed, painted, row.boxes)
-        if self.depth:
-            ticks = depth_maps.depth_ticks(*limits)
-            self.add_bar('depth', palette, ticks, 1)
-        if self.difference:
-            boxes = () if self.detects else row.boxes
-            painted = self.differences(row)
-            self.add_maps(self.show, height, painted, boxes)
-            if self.depth and painted:
-                known = row.ground_truth is not None
-                title = f'relative {"error" if known else "difference"}'
-                bar = depth_maps.error_colors(), depth_maps.error_ticks()
-                self.add_bar(title, *bar, min(painted))
-        self.lines.append((GAP, {}))
+        text = partial(self.write, 'new background', color='0.35')
+        self.lines.append((TEXT_SIZE / 72, {1: text}))
+        self.add_maps(row, painted, row.boxes)
+        _, cells = self.lines[-1]
+        cells[1] = partial(self.show, maps.Map(behind), ())
+        self.add_zooms(row, painted)
 
     def differences(self, row):
         """Maps by column: against the first model, and where any differ."""
         painted, count = {}, len(self.palette)
+        start = self.first + self.known
         if self.where_any_differ:
-            painted[self.known] = maps.paint_disagreement(row, count)
+            painted[start - 1] = maps.paint_disagreement(row, count)
         baseline, *_ = row.predictions.values()
         for i, prediction in enumerate(row.predictions.values()):
             if i > 0 or row.ground_truth is not None:
-                painted[1 + self.known + i] = maps.paint_difference(
+                painted[start + i] = maps.paint_difference(
                     row, prediction, baseline, count
                 )
         return painted
 
-    def add_maps(self, show, height, painted, boxes):
-        cells = {i: partial(show, part, boxes) for i, part in painted.items()}
+    def add_maps(self, row, painted, boxes):
+        high, wide = row.image.shape[:2]
+        height = self.column * min(max(high / wide, 0.15), 1.3)
+        parts = painted.items()
+        cells = {i: partial(self.show, x, boxes) for i, x in parts}
         self.lines.append((height, cells))
+
+    def add_zooms(self, row, painted):
+        if row.boxes:
+            room = self.column - GAP * (len(row.boxes) - 1)
+            height = min(room / self.aspects, self.column)
+            parts = painted.items()
+            cells = {i: partial(self.zoom, x, row.boxes) for i, x in parts}
+            self.lines.append((height, cells))
 
     def add_bar(self, title, colors, ticks, first):
         """Add a bar of colors below the maps from a column on."""
@@ -242,111 +299,3 @@ class _ComparisonFigure:
 
         cells = {first - 1: partial(self.write, title), first: draw}
         self.lines.append((BAR + 1.5 * TEXT_SIZE / 72, cells))
-
-    # ---- texts ----
-
-    def text(self, x, y, text, size, **style):
-        # File names may have dollar signs, and are no formulas.
-        style |= dict(ha='center', va='bottom', parse_math=False)
-        artist = self.figure.text(x, y, text, fontsize=size, **style)
-        choose_fonts(artist)
-        return artist
-
-    def measure(self, text, size):
-        """Extent of a text, in pixels."""
-        artist = self.text(0, 0, text, size)
-        extent = artist.get_window_extent(self.renderer)
-        artist.remove()
-        return extent
-
-    def room(self, text, size):
-        """How many letters, as wide as those of a text, a column holds."""
-        width = max(1, self.measure(text, size).width)
-        return max(4, math.ceil(len(text) * self.column * DPI / width))
-
-    def write(self, text, cell, size=TEXT_SIZE, **style):
-        """Write at the bottom of a cell, smaller if it is too wide."""
-        place = cell.get_position(self.figure)
-        x = (place.x0 + place.x1) / 2
-        artist = self.text(x, place.y0, text, size, **style)
-        width = max(1, artist.get_window_extent(self.renderer).width)
-        artist.set_fontsize(size * min(1, self.column * DPI / width))
-
-    # ---- legends ----
-
-    def add_legend(self, handles):
-        """Add a legend in as few lines as fit; return it and its height."""
-        for lines in range(1, len(handles) + 1):
-            columns = math.ceil(len(handles) / lines)
-            legend = self.figure.legend(
-                handles=handles,
-                ncols=columns,
-                fontsize=TEXT_SIZE,
-                **maps.LEGEND,
-            )
-            for text in legend.get_texts():
-                text.set_parse_math(False)
-            choose_fonts(legend)
-            box = legend.get_window_extent(self.renderer)
-            if columns == 1 or box.width <= (self.width - 2 * GAP) * DPI:
-                return legend, box.height / DPI
-            legend.remove()
-
-    # ---- maps ----
-
-    def show(self, part, boxes, cell):
-        """Show a map with the frames of its zoom boxes."""
-        height, width = part.pixels.shape[:2]
-        axis = self.show_box(part, (0, 0, width, height), cell, 1.1)
-        axis.spines[:].set(linewidth=0.4, color='0.5', visible=True)
-        for number, box in enumerate(boxes):
-            self.frame(axis, box, number)
-
-    def zoom(self, part, boxes, cell):
-        """Show zoom boxes side by side."""
-        room = self.column - GAP * (len(boxes) - 1)
-        cells = cell.subgridspec(
-            1,
-            len(boxes),
-            width_ratios=[w / h for *_, w, h in boxes],
-            wspace=GAP * len(boxes) / room,
-        )
-        for number, box in enumerate(boxes):
-            axis = self.show_box(part, box, cells[number], 1.5)
-            self.frame(axis, box, number)
-
-    def show_box(self, part, box, cell, linewidth):
-        """Show a box of a map; return its axes."""
-        from matplotlib.patches import Rectangle
-
-        axis = self.figure.add_subplot(cell)
-        x, y, w, h = box
-        limits = (x - 0.5, x + w - 0.5, y + h - 0.5, y - 0.5)
-        pixels = axis.get_position().width * self.width * DPI
-        axis.imshow(
-            part.pixels[y : y + h, x : x + w],
-            extent=limits,
-            # Pixels stay pixels, and what is made smaller loses no lines.
-            interpolation='nearest' if w < pixels else 'antialiased',
-        )
-        axis.set(xticks=[], yticks=[], xlim=limits[:2], ylim=limits[2:])
-        axis.spines[:].set_visible(False)
-        for (x0, y0, x1, y1), color, line in part.marks:
-            style = dict(fill=False, edgecolor=color, linestyle=line)
-            style |= maps.outlined(linewidth, maps.contrast(color), 0.9)
-            corner = x0 - 0.5, y0 - 0.5
-            axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, **style))
-        return axis
-
-    def frame(self, axis, box, number):
-        """Draw a zoom box in the style of its number."""
-        left, top, w, h = box
-        x = left - 0.5 + w * np.array([0, 1, 1, 0, 0])
-        y = top - 0.5 + h * np.array([0, 0, 1, 1, 0])
-        color, halo, line = maps.BOX_STYLES[number % len(maps.BOX_STYLES)]
-        if self.detects:
-            # Its corners alone, for detections have boxes too.
-            x, y, line = maps.corners(x), maps.corners(y), '-'
-        style = dict(color=color, linestyle=line, clip_on=False, zorder=4)
-        style |= dict(solid_capstyle='projecting', solid_joinstyle='miter')
-        axis.plot(x, y, **style, **maps.outlined(1.1, halo, 1.1))

@@ -7,15 +7,14 @@ import numpy as np
 
 from .comparison import (
     Comparison,
-    Detections,
     disagreement,
     has_depth,
     image_iou,
     is_class,
-    is_depth,
     match_detections,
 )
 from .depth_maps import error_colors, relative_error
+from .matte_maps import alpha_error, gray, sad
 
 # Differences: the color-blind can tell them apart, and so can a black and
 # white print; none is the color of a class of the demo's scenes.
@@ -56,24 +55,26 @@ class Map(NamedTuple):
     marks: Sequence[Mark] = ()
 
 
-def paint(image, values, palette) -> Map:
-    """Paint a label map, a depth map, or detections over a pale image.
+def paint(row: Comparison, values, palette) -> Map:
+    """Paint a label map, a depth map, a matte, or detections over an image.
 
     Args:
-        image (np.ndarray): RGB, uint8, [H, W, 3].
-        values (np.ndarray | Detections): Labels or depths [H, W], or
+        row (Comparison): Image and kind of the values.
+        values (np.ndarray | Detections): Labels, depths or alpha [H, W], or
             detections.
         palette (np.ndarray | ScalarMappable): RGB of each class, uint8; of
             depths, the colors.
 
     Returns:
-        Map: What to draw.
+        Map: What to draw; mattes are gray, and images below detections pale.
     """
-    if is_depth(values):
+    if row.kind == 'mattes':
+        return Map(gray(values))
+    if row.kind == 'depth':
         return Map(paint_values(values, has_depth(values), palette))
-    if not isinstance(values, Detections):
+    if row.kind == 'labels':
         return Map(paint_labels(values, palette))
-    pixels = (image * 0.5 + 127).astype(np.uint8)
+    pixels = (row.image * 0.5 + 127).astype(np.uint8)
     colors = palette[values.labels]
     if values.masks is not None:
         for mask, color in zip(np.asarray(values.masks, bool), colors):
@@ -81,15 +82,19 @@ def paint(image, values, palette) -> Map:
     return Map(pixels, list(map(Mark, values.bboxes.tolist(), colors / 255)))
 
 
-def score(prediction, ground_truth, num_classes) -> tuple[float, str]:
-    """How good a prediction is, as a number and in words."""
-    if is_depth(prediction):
+def score(row: Comparison, prediction, num_classes) -> tuple[float, str]:
+    """How good a prediction of a row is, as a number and in words."""
+    ground_truth = row.ground_truth
+    if row.kind == 'mattes':
+        error = sad(prediction, ground_truth, row.trimap)
+        return -error, f'SAD {error:.3f}'
+    if row.kind == 'depth':
         errors = relative_error(prediction, ground_truth)
         errors = errors[~np.isnan(errors)]
         if not errors.size:
             return float('nan'), 'nothing counted'
         return -errors.mean(), f'AbsRel {errors.mean():.3f}'
-    if not isinstance(prediction, Detections):
+    if row.kind == 'labels':
         value = image_iou(prediction, ground_truth, num_classes)
         known = not np.isnan(value)
         return value, f'mIoU {value:.1f}' if known else 'nothing counted'
@@ -110,7 +115,8 @@ def paint_difference(row: Comparison, prediction, baseline, classes) -> Map:
     """Paint where a prediction is right and wrong compared with another.
 
     Without ground truth, where it differs from that. Of depths, the relative
-    error, or without ground truth the relative difference.
+    error, or without ground truth the relative difference; of mattes, the
+    absolute one of alpha where it is unknown.
 
     Args:
         row (Comparison): Image and ground truth.
@@ -122,10 +128,13 @@ def paint_difference(row: Comparison, prediction, baseline, classes) -> Map:
         Map: What to draw.
     """
     target = baseline if row.ground_truth is None else row.ground_truth
-    if is_depth(prediction):
+    if row.kind == 'mattes':
+        errors = alpha_error(prediction, target, row.trimap)
+        return Map(paint_values(errors, errors >= 0, error_colors()))
+    if row.kind == 'depth':
         errors = relative_error(prediction, target)
         return Map(paint_values(errors, ~np.isnan(errors), error_colors()))
-    if isinstance(prediction, Detections):
+    if row.kind == 'detections':
         partners, free = match_detections(prediction, target)
         marks = [
             Mark(box, WORSE if partner < 0 else BETTER)
@@ -186,7 +195,7 @@ def _striped(pixels, counted):
 def class_handles(rows, palette, classes):
     """Legend of the classes that are seen; of many, the largest ones.
 
-    Depth maps have no classes, but pixels without depth.
+    Depth maps have no classes, but pixels without depth; mattes have neither.
 
     Args:
         rows (Sequence[Comparison]): What is shown.
@@ -200,7 +209,9 @@ def class_handles(rows, palette, classes):
     not_counted = no_depth = False
     for row in rows:
         for values in (*row.predictions.values(), row.ground_truth):
-            if is_depth(values):
+            if row.kind == 'mattes':
+                continue
+            if values is not None and row.kind == 'depth':
                 no_depth |= not has_depth(values).all()
             elif values is not None:
                 labels = getattr(values, 'labels', values)
