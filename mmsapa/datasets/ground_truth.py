@@ -11,9 +11,14 @@ from mmsapa.engine.config import (
     ConfigError,
     kind_of,
     leaf_datasets,
-    library_of,
 )
-from mmsapa.engine.images import ImageError, Item, free_name
+from mmsapa.engine.images import (
+    IMAGES,
+    ImageError,
+    Item,
+    find_file,
+    free_name,
+)
 from mmsapa.engine.inference import (
     FAULTS,
     first_few,
@@ -23,6 +28,17 @@ from mmsapa.engine.inference import (
     test_pipelines,
 )
 from mmsapa.visualization import Detections
+
+# Of each kind of map: its name, the keys of its path and of what is loaded,
+# and what loads it if the pipeline does not.
+_MAPS = {
+    'segmentor': ('label', 'seg_map', 'gt_seg_map', 'LoadAnnotations'),
+    'depth estimator': (
+        *('depth', 'depth_map', 'gt_depth_map'),
+        'mmsapa.LoadDepthAnnotation',
+    ),
+    'mattor': ('true alpha', 'alpha', 'alpha', 'mmsapa.LoadAlpha'),
+}
 
 
 def test_data(cfg):
@@ -96,10 +112,10 @@ def test_items(cfg, data, indices):
     for index in indices:
         info = data[index]
         pipeline = pipelines[info['leaf']].transforms
-        if library_of(cfg) == 'mmseg':
-            found, lacking = true_map(cfg, info, pipeline)
-        else:
+        if kind_of(cfg) == 'detector':
             found, lacking = instances(cfg, info, data)
+        else:
+            found, lacking = true_map(cfg, info, pipeline)
         name = free_name(Path(info['img_path']).stem, names)
         backend_args = getattr(pipeline[0], 'backend_args', None)
         items.append(Item(name, info, found, backend_args, lacking=lacking))
@@ -107,11 +123,11 @@ def test_items(cfg, data, indices):
 
 
 def add_maps(cfg, items, folder):
-    """Read the label or depth maps of images from a folder.
+    """Read the label, depth or alpha maps of images from a folder.
 
     Args:
-        cfg (Config): Of MMSegmentation; its data set says what labels mean,
-            its test pipeline the units of depth.
+        cfg (Config): Its data set says what labels mean, its test pipeline
+            the units of depth.
         items (Sequence[Item]): Images.
         folder (str | Path): Has a PNG file of the name of each image.
 
@@ -122,9 +138,9 @@ def add_maps(cfg, items, folder):
         ConfigError: If the config is for detectors.
         ImageError: If a map does not exist or cannot be read.
     """
-    if library_of(cfg) != 'mmseg':
+    if kind_of(cfg) == 'detector':
         raise ConfigError(
-            '--ground-truth: expected models of MMSegmentation, got '
+            '--ground-truth: expected models that predict maps, got '
             "detectors; leave images out to draw the config's test data with "
             'its ground truth.'
         )
@@ -135,22 +151,53 @@ def add_maps(cfg, items, folder):
         pipeline = test_pipelines(cfg)[0].transforms
     found = []
     for item in items:
-        names = item.name, Path(item.path).stem
-        places = [Path(folder) / f'{name}.png' for name in names]
-        place = next((place for place in places if place.is_file()), None)
-        if place is None:
-            raise ImageError(
-                f'There is no ground truth {places[0]} for {item.path}.'
-            )
+        place = find_file(item, folder, 'ground truth')
         info = dict(
-            seg_map_path=str(place),
-            depth_map_path=str(place),
+            seg_map_path=place,
+            depth_map_path=place,
+            alpha_path=place,
             reduce_zero_label=meta.get('reduce_zero_label'),
             label_map=meta.get('label_map'),
             seg_fields=[],
         )
         labels, _ = true_map(cfg, info, pipeline)
         found.append(item._replace(ground_truth=labels))
+    return found
+
+
+def add_trimaps(cfg, items, folder):
+    """Name the trimaps of images, which mattors need.
+
+    Args:
+        cfg (Config): Of the model.
+        items (Sequence[Item]): Images.
+        folder (str | Path | None): Has an image of the name of each.
+
+    Returns:
+        list[Item]: The images with ``trimap_path``; for other models as they
+        came.
+
+    Raises:
+        ConfigError: If the model is a mattor and there is no folder, or the
+            other way round.
+        ImageError: If a trimap does not exist.
+    """
+    kind = kind_of(cfg)
+    if kind != 'mattor':
+        if folder is not None:
+            raise ConfigError(
+                f'--trimaps: expected a mattor, got a {kind}; leave it out.'
+            )
+        return items
+    if folder is None:
+        raise ConfigError(
+            'Expected a trimap for each image, which a mattor needs, got '
+            'none; name their folder by --trimaps.'
+        )
+    found, suffixes = [], ('.png', *IMAGES)
+    for item in items:
+        path = find_file(item, folder, 'trimap', suffixes)
+        found.append(item._replace(info=dict(item.info, trimap_path=path)))
     return found
 
 
@@ -177,25 +224,22 @@ def check_ground_truth(cfg, items, classes):
 
 
 def true_map(cfg, info, pipeline=()):
-    """Read a label map, with reduce_zero_label, or depth as a pipeline does.
+    """Read labels, with reduce_zero_label, depth or alpha as a pipeline does.
 
     Args:
-        cfg (Config): Of a segmentor or depth estimator, whose library reads
-            the map if the pipeline does not.
+        cfg (Config): Of a model that predicts maps, whose library reads the
+            map if the pipeline does not.
         info (dict): Of an item of the data set.
         pipeline (Sequence[Callable]): Its transforms.
 
     Returns:
-        tuple[ndarray[H, W] | None, str]: Labels, or depth in meters, or why
-        there are none.
+        tuple[ndarray[H, W] | None, str]: Labels, depth in meters or alpha
+        from 0 to 1, or why there are none.
 
     Raises:
         ImageError: If the file cannot be read.
     """
-    what, key, loader = 'label', 'seg_map', 'LoadAnnotations'
-    if kind_of(cfg) == 'depth estimator':
-        what, key = 'depth', 'depth_map'
-        loader = 'mmsapa.LoadDepthAnnotation'
+    what, key, loaded, loader = _MAPS[kind_of(cfg)]
     path = info.get(f'{key}_path')
     if not path:
         return None, f'the test data name no {what} maps ({key}_path)'
@@ -215,7 +259,7 @@ def true_map(cfg, info, pipeline=()):
             f'{path}: expected a {what} map (PNG), got what cannot be read: '
             f'{type(error).__name__}, {error}'
         ) from error
-    return info[f'gt_{key}'], ''
+    return info[loaded], ''
 
 
 def instances(cfg, info, data):

@@ -26,10 +26,10 @@ class Item(NamedTuple):
     Attributes:
         name (str): Stands above its picture, and is the name of its file.
         info (dict): Input of a pipeline: ``img_path``, and for test data
-            the other fields of the data set; ``leaf`` is the number of the
-            innermost data set.
-        ground_truth (np.ndarray | Detections, optional): Labels or depth
-            [H, W], or objects.
+            the other fields of the data set, such as ``trimap_path``;
+            ``leaf`` is the number of the innermost data set.
+        ground_truth (np.ndarray | Detections, optional): Labels, depth or
+            alpha [H, W], or objects.
         backend_args (dict, optional): Of mmengine's file backend.
         in_folder (bool): It was found in a folder, where files that are no
             images are skipped.
@@ -94,6 +94,32 @@ def find_images(paths):
     return items, hidden
 
 
+def find_file(item, folder, what, suffixes=('.png',)):
+    """Find what belongs to an image, by its name.
+
+    Args:
+        item (Item): The image.
+        folder (str | Path): Where to look.
+        what (str): Is looked for, such as 'trimap'.
+        suffixes (Sequence[str]): That the file may have.
+
+    Returns:
+        str: Path of the file of the same name, or else of that of the
+        image's file without the folders it is in.
+
+    Raises:
+        ImageError: If there is none.
+    """
+    names = item.name, Path(item.path).stem
+    places = [
+        Path(folder) / (name + suffix) for name in names for suffix in suffixes
+    ]
+    for place in places:
+        if place.is_file():
+            return str(place)
+    raise ImageError(f'There is no {what} {places[0]} for {item.path}.')
+
+
 def free_name(name, taken):
     """Take a name, numbered if it is taken already.
 
@@ -134,6 +160,30 @@ def read_image(item):
             f'{item.path}: expected an image, got what OpenCV cannot read.'
         )
     return image[..., ::-1]
+
+
+def color_or_image(text):
+    """Parse the argument ``--background`` for argparse.
+
+    Args:
+        text (str): Color as matplotlib has it, such as 'green' or '#00ff00',
+            or an image.
+
+    Returns:
+        np.ndarray: RGB, uint8, [3] or [H, W, 3].
+    """
+    from matplotlib.colors import is_color_like, to_rgb
+
+    if Path(text).is_file():
+        try:
+            return read_image(Item(text, dict(img_path=text)))
+        except ImageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    if not is_color_like(text):
+        raise argparse.ArgumentTypeError(
+            f'expected a color such as green, or an image, got {text}.'
+        )
+    return np.array([round(255 * part) for part in to_rgb(text)], np.uint8)
 
 
 def report(written, skipped):

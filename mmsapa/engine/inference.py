@@ -21,6 +21,7 @@ from mmsapa.engine.config import (
     library_of,
     type_name,
 )
+from mmsapa.engine.errors import UserError
 from mmsapa.engine.images import ImageError, read_image
 from mmsapa.visualization import Detections
 
@@ -218,7 +219,8 @@ def test_pipelines(cfg):
 
 def loads_annotations(transform):
     """Whether a transform is LoadAnnotations or one of its kind."""
-    return 'Annotation' in type(transform).__name__
+    name = type(transform).__name__
+    return 'Annotation' in name or 'LoadAlpha' in name
 
 
 def infer(model, item):
@@ -245,6 +247,8 @@ def infer(model, item):
                 if not loads_annotations(transform):
                     data = transform(data)
             return model.test_step(pseudo_collate([data]))[0]
+    except UserError as error:  # it says what to do
+        raise ImageError(str(error)) from error
     except FAULTS as error:
         # Most models need images of some size, and all have some limit.
         height, width = read_image(item).shape[:2]

@@ -188,13 +188,13 @@ def _image(image, preprocessor):
     """Undo the normalization of a backbone's input of any channels."""
     image = image.detach().float()
     if hasattr(preprocessor, 'mean'):
-        image = image * preprocessor.std + preprocessor.mean
-    # Two libraries, two names.
-    converted = getattr(
-        preprocessor,
-        '_channel_conversion',
-        getattr(preprocessor, 'channel_conversion', False),
-    )
+        mean, std = preprocessor.mean, preprocessor.std
+        if len(mean) > 1:
+            image = image[: len(mean)]  # a mattor's has a trimap, too
+        image = image * std + mean
+    # Of MMDetection, MMSegmentation and mattors.
+    names = '_channel_conversion', 'channel_conversion', 'bgr_to_rgb'
+    converted = any(getattr(preprocessor, name, False) for name in names)
     image = (image if len(image) >= 3 else image[:1].expand(3, -1, -1))[:3]
     if not converted:
         # OpenMMLab loads images as BGR.

@@ -3,9 +3,9 @@ r"""Draw the predictions of several models for the same images, side by side.
     python tools/analysis_tools/compare_models.py IMAGE_OR_FOLDER ... \
         --model CONFIG CHECKPOINT --model CONFIG CHECKPOINT ...
 
-Models are segmentors or depth estimators of MMSegmentation, or detectors of
-MMDetection. Without images, the tool draws some of the first config's test
-data with ground truth.
+Models are segmentors or depth estimators of MMSegmentation, detectors of
+MMDetection, or mattors. Without images, the tool draws some of the first
+config's test data with ground truth.
 Each model reads images by the pipeline of its own test_dataloader, as
 tools/test.py does; files of a folder that are no images are skipped, and named
 at the end. A model can have settings of its own, so that one config serves for
@@ -15,7 +15,9 @@ several upsamplers:
 
 Boxes mark the regions where the predictions differ most, or, for a single
 model with ground truth, where it is wrong; they are enlarged below every map.
-Depth maps of an image share the colors of a logarithmic scale.
+Depth maps of an image share the colors of a logarithmic scale. Mattors need
+the trimaps of images, from --trimaps. --background puts the foreground before
+another background by each matte, which serves to estimate its colors, too.
 """
 
 import argparse
@@ -30,14 +32,17 @@ from tqdm import tqdm
 
 from mmsapa.datasets.ground_truth import (
     add_maps,
+    add_trimaps,
     check_ground_truth,
     test_data,
     test_items,
 )
+from mmsapa.datasets.matting_loading import read_gray
 from mmsapa.engine.cli import interruptible
 from mmsapa.engine.config import kind_of
 from mmsapa.engine.images import (
     ImageError,
+    color_or_image,
     find_images,
     make_folder,
     png_or_folder,
@@ -114,6 +119,7 @@ def read_items(cfg, args):
     """List what to draw, and what was skipped."""
     if args.images:
         items, skipped = find_images(args.images)
+        items = add_trimaps(cfg, items, args.trimaps)
         if args.ground_truth:
             items = add_maps(cfg, items, args.ground_truth)
         return items, skipped
@@ -157,15 +163,27 @@ def compare(items, models, args, skipped):
                 found.masks is not None for found in predictions.values()
             ):
                 ground_truth = ground_truth._replace(masks=None)
+            trimap = item.info.get('trimap_path')
             yield Comparison(
-                image, predictions, ground_truth, args.boxes, item.name
+                image,
+                predictions,
+                ground_truth,
+                args.boxes,
+                item.name,
+                trimap and read_gray(trimap),
             )
 
 
 def draw(rows, path, model, args):
     legend = legend_of(model.dataset_meta, kind_of(model.cfg))
     try:
-        figure = draw_comparison(rows, *legend, args.zooms, args.difference)
+        figure = draw_comparison(
+            rows,
+            *legend,
+            args.zooms,
+            args.difference,
+            background=args.background,
+        )
     except ValueError as error:
         sys.exit(str(error))
     save(figure, path)
@@ -176,6 +194,11 @@ def run(args):
     """Write the figures, and report them."""
     configs = read_models(args)
     cfg, _ = next(iter(configs.values()))
+    if args.background is not None and kind_of(cfg) != 'mattor':
+        sys.exit(
+            f'--background: expected mattors, got a {kind_of(cfg)}; leave it '
+            'out.'
+        )
     single = args.out.suffix == '.png'
     make_folder(args.out.parent if single else args.out)
     # Before models are loaded, to report a wrong name at once.
@@ -187,7 +210,7 @@ def run(args):
         for name, pair in configs.items()
     }
     model = next(iter(models.values()))
-    if kind_of(cfg) != 'depth estimator':
+    if kind_of(cfg) in ('segmentor', 'detector'):
         check_classes(models)
         check_ground_truth(cfg, items, model.dataset_meta['classes'])
     rows = compare(items, models, args, skipped)
@@ -241,8 +264,13 @@ def parse_args():
     parser.add_argument(
         '--ground-truth',
         metavar='FOLDER',
-        help='label or depth maps, PNG files with the names of the images, as '
-        "in the data set of the first config's test_dataloader",
+        help='label, depth or alpha maps, PNG files with the names of the '
+        "images, as in the data set of the first config's test_dataloader",
+    )
+    parser.add_argument(
+        '--trimaps',
+        metavar='FOLDER',
+        help='trimaps, with the names of the images, which mattors need',
     )
     parser.add_argument(
         '--indices',
@@ -270,7 +298,13 @@ def parse_args():
         '--errors',
         action='store_true',
         help='show where each model is right and wrong, or differs from the '
-        'first; of depth, relative errors',
+        'first; of depth, relative errors; of mattes, errors of alpha',
+    )
+    parser.add_argument(
+        '--background',
+        type=color_or_image,
+        metavar='COLOR_OR_IMAGE',
+        help='draw composites over it, too, by each matte',
     )
     parser.add_argument(
         '--score-thr',

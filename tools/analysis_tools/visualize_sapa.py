@@ -6,8 +6,8 @@ Each image gets a figure with two rows for each layer: encoder and decoder
 feature, the latter upsampled by SAPA, by bilinear and by nearest
 interpolation, and SAPA's kernels (the supplement's Fig. S4). Images can have
 any size; segmentors take them as a whole, by the pipeline of the config's
-test_dataloader. Files of a folder that are no images are skipped, and named at
-the end.
+test_dataloader. Mattors need the trimaps of images, from --trimaps. Files of a
+folder that are no images are skipped, and named at the end.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from mmengine.device import get_device
 from tqdm import tqdm
 
+from mmsapa.datasets.ground_truth import add_trimaps
 from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
@@ -48,6 +49,8 @@ def run(args):
     elif library_of(cfg) == 'mmsapa':
         cfg.model.test_cfg = None  # likewise of tiles
     items, skipped = find_images(args.images)
+    if not args.list:
+        items = add_trimaps(cfg, items, args.trimaps)
     single = args.out.suffix == '.png'
     if single and len(items) > 1:
         sys.exit(
@@ -97,6 +100,11 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file or its address')
     parser.add_argument(
         'images', nargs='*', metavar='IMAGE_OR_FOLDER', help='what to draw'
+    )
+    parser.add_argument(
+        '--trimaps',
+        metavar='FOLDER',
+        help='trimaps, with the names of the images, which mattors need',
     )
     parser.add_argument(
         '--stages',
