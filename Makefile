@@ -131,7 +131,7 @@ compare: env
 	$(COMPARE) --out work_dirs/comparison-fine-tuned --config \
 	  configs/demo/segformer_mit-mini_sapa-g_demo-fine-tuned.py
 
-pictures: demo demo-det demo-depth compare
+pictures: demo demo-det demo-depth demo-matting compare
 	tools/make_pictures.sh
 
 # The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of

@@ -31,6 +31,14 @@ variant_b=model.decode_head.upsample_cfg.variant=B
 train "$depth" $depth_iters work_dirs/demo-depth-nearest "$plain"
 train "$depth" $depth_iters work_dirs/demo-depth-sapa-b "$variant_b"
 
+matting=configs/demo/a2u-matting_r34_sapa-g_demo.py
+matting_iters=1200
+matting_sapa=work_dirs/a2u-matting_r34_sapa-g_demo/iter_$matting_iters.pth
+variant_i=model.decode_head.upsample_cfg.variant=I
+train "$matting" $matting_iters work_dirs/demo-matting-bilinear "$plain"
+train "$matting" $matting_iters work_dirs/demo-matting-sapa-i "$variant_i"
+train "$matting" $matting_iters work_dirs/demo-matting-sapa-b "$variant_b"
+
 # The layer of highest resolution, in each.
 "$python" $analysis/visualize_sapa.py "$seg" "$seg_sapa" \
   data/demo/ade/ADEChallengeData2016/images/validation/ADE_val_00000008.jpg \
@@ -53,6 +61,14 @@ train "$depth" $depth_iters work_dirs/demo-depth-sapa-b "$variant_b"
   --model "$depth" work_dirs/demo-depth-sapa-b/iter_$depth_iters.pth "$variant_b" \
   --model "$depth" "$depth_sapa" --names nearest SAPA-B SAPA-G \
   --out docs/pictures/bts.png
+
+# An animal and a net.
+"$python" $analysis/compare_models.py --indices 12 8 --errors \
+  --model "$matting" work_dirs/demo-matting-bilinear/iter_$matting_iters.pth "$plain" \
+  --model "$matting" work_dirs/demo-matting-sapa-i/iter_$matting_iters.pth "$variant_i" \
+  --model "$matting" work_dirs/demo-matting-sapa-b/iter_$matting_iters.pth "$variant_b" \
+  --model "$matting" "$matting_sapa" --names bilinear SAPA-I SAPA-B SAPA-G \
+  --background green --out docs/pictures/a2u-matting.png
 
 for form in json md png; do
   cp "work_dirs/comparison/comparison.$form" "docs/comparison/from-scratch.$form"
