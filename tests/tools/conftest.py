@@ -21,6 +21,7 @@ NEAREST = dict(
     seg='model = dict(decode_head=dict(upsample_cfg=None))',
     det='model = dict(neck=dict(upsample_cfg=None))',
     depth='model = dict(decode_head=dict(upsample_cfg=None))',
+    matting='model = dict(decode_head=dict(upsample_cfg=None))',
 )
 
 
@@ -34,12 +35,13 @@ def kind(request):
 def folder(tmp_path_factory):
     """Configs, checkpoints by the name of the upsampler, data and images."""
     folder = tmp_path_factory.mktemp('compare')
-    for layout in ('ade', 'coco', 'nyu'):
+    for layout in ('ade', 'coco', 'nyu', 'comp1k'):
         make_dataset(str(folder), layout, 1, 2, size=64, nproc=1)
     for kind, root in (
         ('seg', 'ade/ADEChallengeData2016'),
         ('det', 'coco'),
         ('depth', 'nyu'),
+        ('matting', 'comp1k'),
     ):
         text = (SMALL[kind] + DATA).replace('{root}', str(folder / root))
         path, other = folder / f'{kind}.py', folder / f'{kind}_nearest.py'
@@ -91,7 +93,10 @@ def drawn(monkeypatch):
         monkeypatch.setattr(
             visualization,
             name,
-            lambda *args, draw=draw: calls.append(args) or draw(*args),
+            lambda *args, draw=draw, **options: (
+                calls.append((*args, *options.values()))
+                or draw(*args, **options)
+            ),
         )
     return calls
 

@@ -249,7 +249,7 @@ def test_what_no_model_can_take_is_named(folder, models, error, tmp_path):
     assert f'seg.py cannot take {tiny} of 3 x 5 pixels: ' in error_of(
         'seg', tiny
     )
-    assert 'expected models of MMSegmentation, got detectors' in error_of(
+    assert 'expected models that predict maps, got detectors' in error_of(
         'det', tiny, '--ground-truth', folder / 'labels'
     )
     assert 'within 45 x 67 pixels, got 40,0,10,10' in error_of(
