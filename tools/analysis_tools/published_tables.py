@@ -20,13 +20,11 @@ from pathlib import Path
 
 import yaml
 from prettytable import PrettyTable, TableStyle
-from torch import nn
 from tqdm import tqdm
 
 from mmsapa.engine.config import read_config
 from mmsapa.engine.inference import build_model
 from mmsapa.evaluation.complexity import count
-from mmsapa.upsamplers import UpsampleSlot
 from mmsapa.upsamplers.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +64,7 @@ Counted with {versions}."""
 
 
 def build(paper, name):
-    """Build a model, or the bare upsamplers where there is no config.
+    """Build a model.
 
     Args:
         paper (dict): Entry of papers.yml.
@@ -77,14 +75,9 @@ def build(paper, name):
 
     Raises:
         KeyError: If no such upsampler is registered.
-        ValueError: If the upsampler does not take these channels; of a
-            config, the cause of a ConfigError.
+        ConfigError: If the upsampler does not take these channels; its cause
+            says why.
     """
-    if 'channels' in paper:
-        return nn.ModuleList(
-            UpsampleSlot(PRESETS[name], x, guide)
-            for guide, x in paper['channels']
-        ).eval()
     cfg = read_config(ROOT / 'configs' / paper['config'])
     part = cfg.model
     for key in paper['slot'].split('.'):
@@ -112,7 +105,7 @@ def count_models(models, upsamplers):
     with tqdm(total=sum(map(len, rows.values()))) as bar:
         for model, names in rows.items():
             paper = PAPERS[model]
-            size = tuple(paper['size']) if 'size' in paper else None
+            size = tuple(paper['size'])
             for name in names:
                 bar.set_description(f'{model} {name}')
                 try:
@@ -241,10 +234,9 @@ def page(result):
     parts = [PREFACE.format(versions=versions, **tally(result))]
     for model, rows in result['models'].items():
         paper = PAPERS[model]
-        size = 'x'.join(map(str, paper.get('size', ())))
-        title = f'{paper["title"]}, {size or "the upsamplers alone"}'
-        parts.append(f'\n## {title}')
-        for column in COLUMNS if size else ['params']:
+        size = 'x'.join(map(str, paper['size']))
+        parts.append(f'\n## {paper["title"]}, {size}')
+        for column in COLUMNS:
             parts += ['', table(paper, rows, column)]
         lines = [f'- {line}' for line in explanations(paper, rows)]
         parts += ['', *lines] if lines else []
