@@ -100,21 +100,26 @@ def quick_configs(monkeypatch):
         )
 
 
-@pytest.fixture
-def scope():
-    """Set the default scope for one test."""
+@pytest.fixture(autouse=True)
+def own_scope():
+    """No test leaves a default scope to the next."""
+    if not load:
+        yield
+        return
     from mmengine.registry import DefaultScope
 
     saved = DefaultScope._instance_dict.copy()
-
-    def set_scope(name):
-        from mmengine.registry import init_default_scope
-
-        init_default_scope(name)
-
-    yield set_scope
+    yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(saved)
+
+
+@pytest.fixture
+def scope():
+    """Set the default scope for one test."""
+    from mmengine.registry import init_default_scope
+
+    return init_default_scope
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ JOBS = dict(
         'comp1k',
         {'SAD': 'SAD', 'Grad': 'Grad'},
         '.3f',
-        'five minutes',
+        'seven to fifteen minutes',
         ('trimap', 'untrained', 'trained'),
     ),
 )

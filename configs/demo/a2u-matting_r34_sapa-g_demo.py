@@ -1,6 +1,6 @@
 # A2U matting with a quarter of the channels and SAPA-G on the demo's
-# foregrounds, small enough that two CPU cores train it from scratch in about
-# five minutes.
+# foregrounds, small enough that two CPU cores train it from scratch in
+# minutes.
 _base_ = '../a2u_matting/a2u-matting_r34_sapa-g_1xb16-30e_comp1k-512x512.py'
 
 data_root = 'data/demo/comp1k'
