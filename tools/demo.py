@@ -70,7 +70,7 @@ JOBS = dict(
         'comp1k',
         {'SAD': 'SAD', 'Grad': 'Grad'},
         '.3f',
-        'seven to fifteen minutes',
+        'about seven minutes',
         ('trimap', 'untrained', 'trained'),
     ),
 )
