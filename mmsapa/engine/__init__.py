@@ -1,5 +1,5 @@
 """Configs, checkpoints, runners: what the tools and their tests share."""
 
-from .errors import UserError
+from ..errors import UserError
 
 __all__ = ['UserError']

@@ -18,7 +18,7 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 from mmengine.runner.checkpoint import load_from_local
 from mmengine.utils import digit_version
 
-from mmsapa.engine.errors import UserError
+from mmsapa.errors import UserError
 
 
 def allow_training_checkpoints():

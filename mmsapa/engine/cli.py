@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from mmengine.config import DictAction
 
-from mmsapa.engine.errors import UserError
+from mmsapa.errors import UserError
 
 # The environment variables that each launcher must set.
 LAUNCHERS = dict(

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS
 
-from mmsapa.engine.errors import UserError
+from mmsapa.errors import UserError
 
 LIBRARIES = ('mmseg', 'mmdet', 'mmsapa')  # the last one for mattors
 

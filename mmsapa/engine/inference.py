@@ -21,8 +21,8 @@ from mmsapa.engine.config import (
     library_of,
     type_name,
 )
-from mmsapa.engine.errors import UserError
 from mmsapa.engine.images import ImageError, read_image
+from mmsapa.errors import UserError
 from mmsapa.visualization import Detections
 
 # What pipelines and models raise at images and settings that do not fit.

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from ..memory import free_bytes
 
 STRIDE = 16  # of the encoder

@@ -9,12 +9,8 @@ for testing and as load_from.
 
 import argparse
 
-import torch
-
-from mmsapa.engine.checkpoint import read_checkpoint, weights_of
 from mmsapa.engine.cli import interruptible
-from mmsapa.engine.errors import UserError
-from mmsapa.engine.runner import check_checkpoint
+from mmsapa.engine.conversion import convert_checkpoint
 from mmsapa.matting import from_a2u
 
 
@@ -31,14 +27,8 @@ def parse_args():
 @interruptible('Stopped.')
 def main():
     args = parse_args()
-    check_checkpoint(args.source)
-    weights = weights_of(read_checkpoint(args.source))
-    try:
-        weights = from_a2u(weights)
-    except ValueError as error:
-        raise UserError(f'{args.source}: {error}') from error
-    torch.save(dict(state_dict=weights, meta={}), args.target)
-    print(f'Wrote {len(weights)} weights to {args.target}.')
+    count = convert_checkpoint(args.source, args.target, from_a2u)
+    print(f'Wrote {count} weights to {args.target}.')
 
 
 if __name__ == '__main__':

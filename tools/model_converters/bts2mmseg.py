@@ -8,13 +8,9 @@ for ResNet-101 the same config with that depth, for testing and as load_from.
 
 import argparse
 
-import torch
-
 from mmsapa.depth import from_bts
-from mmsapa.engine.checkpoint import read_checkpoint, weights_of
 from mmsapa.engine.cli import interruptible
-from mmsapa.engine.errors import UserError
-from mmsapa.engine.runner import check_checkpoint
+from mmsapa.engine.conversion import convert_checkpoint
 
 
 def parse_args():
@@ -30,14 +26,8 @@ def parse_args():
 @interruptible('Stopped.')
 def main():
     args = parse_args()
-    check_checkpoint(args.source)
-    weights = weights_of(read_checkpoint(args.source))
-    try:
-        weights = from_bts(weights)
-    except ValueError as error:
-        raise UserError(f'{args.source}: {error}') from error
-    torch.save(dict(state_dict=weights, meta={}), args.target)
-    print(f'Wrote {len(weights)} weights to {args.target}.')
+    count = convert_checkpoint(args.source, args.target, from_bts)
+    print(f'Wrote {count} weights to {args.target}.')
 
 
 if __name__ == '__main__':
