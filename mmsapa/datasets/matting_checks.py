@@ -3,6 +3,7 @@
 from itertools import takewhile
 
 from mmsapa.engine.config import ConfigError
+from mmsapa.matting.data_sample import is_unknown
 
 _LOADERS = 'LoadForeground', 'LoadBackground', 'LoadAlpha', 'LoadTrimap'
 
@@ -37,8 +38,7 @@ def check_mattes(split, dataset, infos):
         if 'alpha' in info:
             highest = max(highest, info['alpha'].max())
         if 'trimap' in info:
-            trimap = info['trimap']
-            unknown = unknown or ((trimap > 0) & (trimap < 255)).any()
+            unknown = unknown or is_unknown(info['trimap']).any()
     where = f'looked at in {split}_dataloader'
     if 'LoadAlpha' in names and highest < 0.1:
         raise ConfigError(

@@ -40,6 +40,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 
+from mmsapa.matting.data_sample import is_unknown
 from mmsapa.registry import TRANSFORMS
 
 from .foreground_transforms import resize_nearest
@@ -47,14 +48,6 @@ from .foreground_transforms import resize_nearest
 # Alpha this close to 0 or 1 is known.
 _CLOSE = 1e-5
 _MAPS = ('fg', 'alpha', 'trimap')
-
-
-def is_unknown(trimap: np.ndarray) -> np.ndarray:
-    """Return where a trimap is neither 0 nor 255.
-
-    Some files have 127 where others have 128.
-    """
-    return (trimap != 0) & (trimap != 255)
 
 
 def make_trimap(

@@ -1,19 +1,17 @@
 """Errors of monocular depth estimation, as BTS measures them."""
 
 import logging
-import os.path as osp
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import cv2
 import mmseg.evaluation
 import numpy as np
 from mmengine.logging import print_log
-from mmengine.utils import mkdir_or_exist
 from prettytable import PrettyTable
 
 from ..registry import METRICS
 from .depth_boundaries import boundary_errors
+from .prediction_files import PredictionFiles
 
 CROPS = (None, 'eigen', 'garg')
 
@@ -120,8 +118,8 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
                 'folder for them in output_dir.'
             )
         self.metrics, self.crop_type = names, crop_type
-        self.img_root, self.boundaries = img_root, boundaries
-        self._written = {}  # images by the files of their predictions
+        self.boundaries = boundaries
+        self._files = PredictionFiles(output_dir, img_root)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
         """Measure the images of a batch, and write what is predicted.
@@ -137,7 +135,7 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
             if not self.format_only:
                 self.results.append(self._measure(sample, pred))
             if self.output_dir is not None:
-                self._write(sample['img_path'], pred)
+                self._files.write(sample['img_path'], self._steps(pred))
 
     def _measure(self, sample, pred):
         """All figures of one image, NaN if it has no valid pixel."""
@@ -169,22 +167,11 @@ class DepthMetric(mmseg.evaluation.DepthMetric):
             row += boundary_errors(pred, true, valid)
         return row
 
-    def _write(self, img_path, pred):
-        inside = osp.relpath(img_path, self.img_root or osp.dirname(img_path))
-        path = osp.join(self.output_dir, osp.splitext(inside)[0] + '.png')
-        if self._written.setdefault(path, img_path) != img_path:
-            raise ValueError(
-                f'{path}: expected the prediction of one image, got those of '
-                f'{self._written[path]} and {img_path}; name the folder of '
-                'both in img_root of DepthMetric.'
-            )
-        mkdir_or_exist(osp.dirname(path))
-        most = np.iinfo(np.uint16).max
+    def _steps(self, pred):
+        """Steps of ``depth_scale_factor`` that 16 bits have room for."""
         steps = np.nan_to_num(pred * self.depth_scale_factor, nan=0)
-        steps = steps.clip(0, most).round().astype(np.uint16)
-        # imwrite reports failure by its result alone.
-        if not cv2.imwrite(path, steps):
-            raise OSError(f'cannot write {path}')
+        steps = steps.clip(0, np.iinfo(np.uint16).max)
+        return steps.round().astype(np.uint16)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Average the figures of all images.

@@ -1,16 +1,16 @@
 """Errors of mattes, as Adobe's MATLAB code computes them."""
 
 import logging
-import os.path as osp
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from mmengine.utils import mkdir_or_exist
 
+from ..matting.data_sample import is_unknown, to_bytes
 from ..registry import METRICS
+from .prediction_files import PredictionFiles
 
 NAMES = ('SAD', 'MSE', 'Grad', 'Conn')
 # Standard deviation of the Gaussian in Grad, and half of its size in pixels,
@@ -83,8 +83,7 @@ class MattingMetric(BaseMetric):
                 'folder for them in output_dir.'
             )
         self.output_dir, self.format_only = output_dir, format_only
-        self.img_root = img_root
-        self._written = {}  # images by the files of their predictions
+        self._files = PredictionFiles(output_dir, img_root)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]):
         """Measure the images of a batch, and write what is predicted.
@@ -98,13 +97,12 @@ class MattingMetric(BaseMetric):
         for sample in data_samples:
             keys = 'pred_alpha', 'trimap', 'gt_alpha'
             pred, trimap, true = (self._map_of(sample, key) for key in keys)
-            pred = np.nan_to_num(pred, nan=0).clip(0, 1)
-            pred = (255 * pred).astype(np.uint8)
+            pred = to_bytes(np.nan_to_num(pred, nan=0).clip(0, 1))
             pred[trimap == 0], pred[trimap == 255] = 0, 255
             if not self.format_only:
                 self.results.append(matting_errors(pred, true, trimap))
             if self.output_dir is not None:
-                self._write(sample['img_path'], pred)
+                self._files.write(sample['img_path'], pred)
 
     def _map_of(self, sample, key):
         if key not in sample:
@@ -125,20 +123,6 @@ class MattingMetric(BaseMetric):
                 'transforms that resize images.'
             )
         return data.reshape(size).float().cpu().numpy()
-
-    def _write(self, img_path, pred):
-        inside = osp.relpath(img_path, self.img_root or osp.dirname(img_path))
-        path = osp.join(self.output_dir, osp.splitext(inside)[0] + '.png')
-        if self._written.setdefault(path, img_path) != img_path:
-            raise ValueError(
-                f'{path}: expected the prediction of one image, got those of '
-                f'{self._written[path]} and {img_path}; name the folder of '
-                'both in img_root of MattingMetric.'
-            )
-        mkdir_or_exist(osp.dirname(path))
-        # imwrite reports failure by its result alone.
-        if not cv2.imwrite(path, pred):
-            raise OSError(f'cannot write {path}')
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Average the figures of all images.
@@ -185,7 +169,7 @@ def matting_errors(
         list[float]: SAD, MSE, Grad and Conn, as :class:`MattingMetric`
         explains; all NaN if no pixel counts.
     """
-    unknown = (trimap != 0) & (trimap != 255)
+    unknown = is_unknown(trimap)
     count = np.count_nonzero(unknown)
     if not count:
         return [np.nan] * len(NAMES)

@@ -3,8 +3,8 @@
 from .a2u_head import A2UHead
 from .checkpoint import from_a2u
 from .data_preprocessor import MattingDataPreprocessor
-from .data_sample import MattingDataSample
-from .matting_loss import MattingLoss, unknown_region
+from .data_sample import MattingDataSample, is_unknown
+from .matting_loss import MattingLoss
 from .mattor import Mattor
 from .resnet import MattingFeatures, MattingResNet
 from .tiles import ImageTooLarge
@@ -19,5 +19,5 @@ __all__ = [
     'MattingResNet',
     'Mattor',
     'from_a2u',
-    'unknown_region',
+    'is_unknown',
 ]

@@ -87,15 +87,3 @@ class MattingLoss(nn.Module):
             composition = mean(error * ((fg - bg) / 255))
             losses['loss_composition'] = self.composition_weight * composition
         return losses
-
-
-def unknown_region(trimap: Tensor) -> Tensor:
-    """The unknown region of a trimap: all that is neither 0 nor 255.
-
-    Args:
-        trimap (Tensor[...]): uint8; files have 127, 128 or others there.
-
-    Returns:
-        Tensor[...]: Bool.
-    """
-    return (trimap > 0) & (trimap < 255)

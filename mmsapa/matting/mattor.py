@@ -6,8 +6,7 @@ from mmengine.structures import PixelData
 from torch import Tensor
 
 from ..registry import MODELS
-from .data_sample import MattingDataSample
-from .matting_loss import unknown_region
+from .data_sample import MattingDataSample, is_unknown
 from .tiles import STRIDE, predict_in_tiles, predict_whole
 
 
@@ -131,7 +130,7 @@ class Mattor(BaseModel):
         return self.criterion(
             pred[..., :height, :width],
             truth['gt_alpha'],
-            unknown_region(truth['trimap']),
+            is_unknown(truth['trimap']),
             truth.get('gt_fg'),
             truth.get('gt_bg'),
         )
@@ -161,7 +160,7 @@ class Mattor(BaseModel):
             alpha = self._predict(x[None])[0].float().clamp(0, 1)
             alpha = alpha[:, : trimap.shape[1], : trimap.shape[2]]
             alpha = torch.where(
-                unknown_region(trimap), alpha, trimap.float() / 255
+                is_unknown(trimap), alpha, trimap.float() / 255
             )
             sample.pred_alpha = PixelData(data=alpha)
         return data_samples

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmsapa.matting.data_sample import is_unknown
+
 from .zoom_boxes import find_boxes
 
 MATCH_IOU = 0.5
@@ -254,18 +256,6 @@ def has_depth(depth: np.ndarray) -> np.ndarray:
         np.ndarray: Bool, of the same shape.
     """
     return (depth > 0) & (depth < np.inf)
-
-
-def is_unknown(trimap: np.ndarray) -> np.ndarray:
-    """Whether pixels of a trimap are neither background nor foreground.
-
-    Args:
-        trimap (np.ndarray): uint8, of any shape; files have 128 or 127.
-
-    Returns:
-        np.ndarray: Bool, of the same shape.
-    """
-    return (trimap != 0) & (trimap != 255)
 
 
 def image_iou(

@@ -1,18 +1,14 @@
 """Pictures of depth in training and testing, all in the same colors."""
 
-import mmcv
-import numpy as np
-from mmengine.dist import master_only
-from mmengine.visualization import Visualizer
-
 from ..registry import VISUALIZERS
 from .comparison import Comparison
 from .comparison_figure import DPI, WIDTH, draw_comparison
+from .sample_visualizer import SampleVisualizer
 from .sapa_figure import to_array
 
 
 @VISUALIZERS.register_module()
-class DepthVisualizer(Visualizer):
+class DepthVisualizer(SampleVisualizer):
     """Draws image, true and predicted depth side by side.
 
     In place of MMSegmentation's, which scales every depth map by itself: here
@@ -50,38 +46,8 @@ class DepthVisualizer(Visualizer):
         super().__init__(name, *args, **kwargs)
         self.depth_range = min_depth, max_depth
 
-    @master_only
-    def add_datasample(
-        self,
-        name: str,
-        image: np.ndarray,
-        data_sample=None,
-        draw_gt: bool = True,
-        show: bool = False,
-        wait_time: float = 0,
-        out_file: str | None = None,
-        step: int = 0,
-        **kwargs,
-    ) -> None:
-        """Draw what is predicted for an image.
-
-        Args:
-            name (str): Of the image.
-            image (ndarray): RGB, uint8, [H, W, 3].
-            data_sample (SegDataSample): With ``pred_depth_map``, [1, H, W],
-                in meters, and perhaps ``gt_depth_map``.
-            draw_gt (bool): Draw the true depth, if known. Default: True.
-            show (bool): Show a window, too. Default: False.
-            wait_time (float): Seconds that it stays open. Default: 0.
-            out_file (str, optional): File to write. Default: None, which is
-                for the backends to keep.
-            step (int): Of the training. Default: 0.
-            **kwargs: Not used.
-
-        Raises:
-            ValueError: If nothing is predicted, or maps do not have the size
-                of the image.
-        """
+    def draw_sample(self, name, image, data_sample, draw_gt):
+        """Draw depth: ``pred_depth_map``, and perhaps ``gt_depth_map``."""
         prediction = _depth_map(data_sample, 'pred_depth_map')
         if prediction is None:
             raise ValueError(
@@ -97,13 +63,7 @@ class DepthVisualizer(Visualizer):
         figure = draw_comparison(
             [row], width=width, depth_range=self.depth_range
         )
-        picture = to_array(figure)
-        if show:
-            self.show(picture, win_name=name, wait_time=wait_time)
-        if out_file:
-            mmcv.imwrite(picture[..., ::-1], out_file)
-        else:
-            self.add_image(name, picture, step)
+        return to_array(figure)
 
 
 def _depth_map(data_sample, key):

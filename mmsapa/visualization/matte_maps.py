@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from .comparison import is_unknown
+from mmsapa.matting.data_sample import is_unknown, to_bytes
+
 from .depth_maps import MOST_ERROR
 
 # Of the windows that foreground colors are averaged in, in pixels: a wide one
@@ -21,18 +22,6 @@ def gray(values: np.ndarray) -> np.ndarray:
         np.ndarray: RGB, uint8, [H, W, 3].
     """
     return to_bytes(values)[..., None].repeat(3, 2)
-
-
-def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Cut alpha off to steps of 1 / 255, as files of mattes have it.
-
-    Args:
-        values (np.ndarray): From 0 to 1; uint8 stays as it is.
-
-    Returns:
-        np.ndarray: uint8, of the same shape.
-    """
-    return values if values.dtype == np.uint8 else np.uint8(255 * values)
 
 
 def alpha_error(

@@ -5,53 +5,23 @@ from collections.abc import Sequence
 
 import mmcv
 import numpy as np
-from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.visualization import Visualizer
 
 from ..registry import HOOKS, VISUALIZERS
+from .matte_maps import gray
+from .sample_visualizer import SampleVisualizer
 
 
 @VISUALIZERS.register_module()
-class MattingVisualizer(Visualizer):
+class MattingVisualizer(SampleVisualizer):
     """Draws image, trimap, true and predicted matte side by side.
 
     Mattes and trimaps are gray, white where the foreground covers all.
     Arguments are those of mmengine's Visualizer.
     """
 
-    @master_only
-    def add_datasample(
-        self,
-        name: str,
-        image: np.ndarray,
-        data_sample=None,
-        draw_gt: bool = True,
-        show: bool = False,
-        wait_time: float = 0,
-        out_file: str | None = None,
-        step: int = 0,
-        **kwargs,
-    ) -> None:
-        """Draw what is predicted for an image.
-
-        Args:
-            name (str): Of the image.
-            image (ndarray): RGB, uint8, [H, W, 3].
-            data_sample (MattingDataSample): With ``pred_alpha``, and perhaps
-                ``trimap`` and ``gt_alpha``, each [1, H, W].
-            draw_gt (bool): Draw the true matte, if known. Default: True.
-            show (bool): Show a window, too. Default: False.
-            wait_time (float): Seconds that it stays open. Default: 0.
-            out_file (str, optional): File to write. Default: None, which is
-                for the backends to keep.
-            step (int): Of the training. Default: 0.
-            **kwargs: Not used.
-
-        Raises:
-            ValueError: If nothing is predicted, or maps do not have the size
-                of the image.
-        """
+    def draw_sample(self, name, image, data_sample, draw_gt):
+        """Draw ``pred_alpha``, and perhaps ``trimap`` and ``gt_alpha``."""
         if data_sample is None or 'pred_alpha' not in data_sample:
             found = sorted(data_sample.keys()) if data_sample else None
             raise ValueError(
@@ -59,27 +29,18 @@ class MattingVisualizer(Visualizer):
                 f'{found}; other models have visualizers in their libraries.'
             )
         keys = 'trimap', *(['gt_alpha'] if draw_gt else []), 'pred_alpha'
-        maps = [_gray(data_sample, key) for key in keys if key in data_sample]
+        maps = [
+            gray(data_sample.get(key).data[0].cpu().numpy())
+            for key in keys
+            if key in data_sample
+        ]
         if any(x.shape != image.shape for x in maps):
             raise ValueError(
                 f'MattingVisualizer: expected maps of {name} at the size of '
                 f'its image {list(image.shape[:2])}, got '
                 f'{[list(x.shape[:2]) for x in maps]}.'
             )
-        picture = np.concatenate([image, *maps], 1)
-        if show:
-            self.show(picture, win_name=name, wait_time=wait_time)
-        if out_file:
-            mmcv.imwrite(picture[..., ::-1], out_file)
-        else:
-            self.add_image(name, picture, step)
-
-
-def _gray(data_sample, key):
-    values = data_sample.get(key).data[0].cpu().numpy()
-    if values.dtype != np.uint8:
-        values = (255 * values).astype(np.uint8)
-    return np.repeat(values[..., None], 3, 2)
+        return np.concatenate([image, *maps], 1)
 
 
 @HOOKS.register_module()

@@ -265,8 +265,8 @@ def test_no_prediction_is_written_over_another(tmp_path):
         metric.process({}, [sample([[1]], None, images[1])])
     assert str(caught.value) == (
         f'{out}/1.png: expected the prediction of one image, got those of '
-        f'{images[0]} and {images[1]}; name the folder of both in img_root '
-        'of DepthMetric.'
+        f'{images[0]} and {images[1]}; name the folder of both in the '
+        "metric's img_root."
     )
     metric = DepthMetric(
         output_dir=str(tmp_path / 'two'), img_root='/data/test'

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmsapa.matting import MattingLoss, unknown_region
+from mmsapa.matting import MattingLoss, is_unknown
 
 from .helpers import make_data, make_trimap
 
@@ -23,7 +23,7 @@ def batch():
     )
     trimap[1, :, 0] = 100  # more is unknown in the second image
     pred = torch.randn_like(alpha, requires_grad=True)
-    return pred, alpha, unknown_region(trimap), fg, bg
+    return pred, alpha, is_unknown(trimap), fg, bg
 
 
 def test_it_is_the_formula(batch):
@@ -99,4 +99,4 @@ def test_all_between_is_unknown():
     trimap[0, 0, 0] = 1
     expected = [[True] + [False] + 4 * [True] + 2 * [False]]
     expected.append([False] * 2 + 4 * [True] + 2 * [False])
-    assert unknown_region(trimap)[0].tolist() == expected
+    assert is_unknown(trimap)[0].tolist() == expected

@@ -11,7 +11,7 @@ from mmsapa import visualization
 from mmsapa.datasets.demo_data import make_dataset, make_scene
 from mmsapa.engine.runner import build_runner
 
-from ..helpers import CONFIGS, ROOT, SMALL, call, save_weights
+from ..helpers import CONFIGS, ROOT, SMALL, call, error, save_weights
 
 LIBRARIES = dict(seg='mmseg', det='mmdet', depth='mmseg', matting='mmsapa')
 DATA = """
@@ -82,6 +82,25 @@ def write(folder, tmp_path, scope):
         return path
 
     return write
+
+
+@pytest.fixture
+def refused(monkeypatch, config, tmp_path):
+    """Return the sentence that training ends with before any iteration."""
+
+    def refused(*options):
+        work_dir = tmp_path / 'work'
+        sentence = error(
+            monkeypatch,
+            *('train', config, '--work-dir', work_dir),
+            *(('--cfg-options', *options) if options else ()),
+        )
+        assert 'Iter(' not in ''.join(
+            log.read_text() for log in work_dir.glob('*/*.log')
+        )
+        return sentence
+
+    return refused
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from ..helpers import (  # noqa: E402
     COMMON,
     QUICK,
     call,
-    error,
     log_of,
     make_data,
     save_weights,
@@ -35,25 +34,6 @@ def root(made, tmp_path):
 @pytest.fixture
 def config(root, tmp_path):
     return write_config(tmp_path / 'a.py', 'depth', root, COMMON + QUICK)
-
-
-@pytest.fixture
-def refused(monkeypatch, config, tmp_path):
-    """Return the sentence that training ends with before any iteration."""
-
-    def refused(*options):
-        work_dir = tmp_path / 'work'
-        sentence = error(
-            monkeypatch,
-            *('train', config, '--work-dir', work_dir),
-            *(('--cfg-options', *options) if options else ()),
-        )
-        assert 'Iter(' not in ''.join(
-            log.read_text() for log in work_dir.glob('*/*.log')
-        )
-        return sentence
-
-    return refused
 
 
 def test_a_model_is_trained_and_validated(monkeypatch, config, tmp_path):

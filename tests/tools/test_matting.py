@@ -40,25 +40,6 @@ def config(root, tmp_path):
     return write_config(tmp_path / 'a.py', 'matting', root, COMMON + QUICK)
 
 
-@pytest.fixture
-def refused(monkeypatch, config, tmp_path):
-    """Return the sentence that training ends with before any iteration."""
-
-    def refused(*options):
-        work_dir = tmp_path / 'work'
-        sentence = error(
-            monkeypatch,
-            *('train', config, '--work-dir', work_dir),
-            *(('--cfg-options', *options) if options else ()),
-        )
-        assert 'Iter(' not in ''.join(
-            log.read_text() for log in work_dir.glob('*/*.log')
-        )
-        return sentence
-
-    return refused
-
-
 def test_a_model_is_trained_resumed_and_validated(
     monkeypatch, config, tmp_path
 ):
