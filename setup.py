@@ -42,6 +42,11 @@ OTHER_CUDA = (
     '{home} is of version {ours}: name one of version {major}.x in '
     'CUDA_HOME, or set FORCE_CUDA=0 to build the CPU operators alone.'
 )
+NO_HEADERS = (
+    "{home}: expected the CUDA toolkit's folder, whose nvcc is on PATH, got "
+    'one without include/cuda_runtime.h: name the folder in CUDA_HOME, or '
+    'set FORCE_CUDA=0 to build the CPU operators alone.'
+)
 
 
 def read_version():
@@ -91,7 +96,12 @@ def ask_nvcc(option):
 
 
 def check_toolkit():
-    """Raise if the CUDA toolkit is not of PyTorch's major version."""
+    """Raise if the CUDA toolkit is incomplete, or not PyTorch's major one."""
+    home = cpp_extension.CUDA_HOME
+    # An nvcc on PATH may be a script that starts one elsewhere.
+    places = f'{home}/include', f'{home}/targets/*/include'
+    if not any(glob(f'{place}/cuda_runtime.h') for place in places):
+        raise SystemExit(NO_HEADERS.format(home=home))
     ours = re.search(r'release (\d+\.\d+)', ask_nvcc('--version')).group(1)
     theirs = torch.version.cuda
     major = theirs.partition('.')[0]
@@ -100,7 +110,7 @@ def check_toolkit():
             OTHER_CUDA.format(
                 torch=torch.__version__,
                 theirs=theirs,
-                home=cpp_extension.CUDA_HOME,
+                home=home,
                 ours=ours,
                 major=major,
             )

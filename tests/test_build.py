@@ -36,12 +36,15 @@ def build(monkeypatch, tmp_path):
         cuda='13.0',
         built='sm_60 sm_75 sm_80 sm_90 sm_90a sm_120 compute_120',
         gpus=0,
+        headers='include',
     ):
         if release:
             nvcc = tmp_path / 'bin/nvcc'
             nvcc.parent.mkdir(exist_ok=True)
             nvcc.write_text(NVCC.format(release=release, arches=arches))
             nvcc.chmod(0o755)
+            (tmp_path / headers).mkdir(exist_ok=True, parents=True)
+            (tmp_path / headers / 'cuda_runtime.h').touch()
         monkeypatch.setattr(cpp_extension, 'CUDA_HOME', str(tmp_path))
         monkeypatch.setattr(torch.version, 'cuda', cuda)
         monkeypatch.setattr(torch.cuda, 'get_arch_list', built.split)
@@ -112,6 +115,12 @@ def test_cuda_folder_without_a_compiler(build, monkeypatch):
     monkeypatch.setenv('FORCE_CUDA', '1')
     with pytest.raises(SystemExit, match='no CUDA toolkit was found'):
         build(release=None)
+
+
+def test_nvcc_that_lies_apart_from_its_toolkit(build):
+    with pytest.raises(SystemExit, match='name the folder in CUDA_HOME'):
+        build(headers='share')
+    assert build(headers='targets/x86_64-linux/include')
 
 
 @pytest.mark.parametrize(
