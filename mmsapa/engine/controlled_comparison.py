@@ -105,7 +105,10 @@ def candidate_config(cfg, name, seed, initial_state):
 
 
 def _metrics(cfg):
-    if kind_of(cfg) != 'depth estimator':
+    kind = kind_of(cfg)
+    if kind == 'mattor':
+        return [dict(type='mmsapa.MattingMetric')]
+    if kind == 'segmentor':
         return [
             dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
             dict(type='mmsapa.BoundaryIoU'),

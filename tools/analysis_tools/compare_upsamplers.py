@@ -39,7 +39,6 @@ from mmsapa.engine.config import (
     ConfigError,
     find_slots,
     kind_of,
-    library_of,
 )
 from mmsapa.engine.images import make_folder, read_image, save
 from mmsapa.evaluation.complexity import count
@@ -50,7 +49,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
 # Measurements of each candidate's time, and images in the picture.
 ROUNDS, IMAGES = 15, 3
-# Of segmentation and of depth: the key of each figure, its head, and digits.
+# The key of each figure, its head, and digits.
 SEGMENTATION = (('mIoU', 'mIoU', 2), ('mBIoU', 'boundary IoU', 2))
 DEPTH = (
     ('d1', 'δ1', 3),
@@ -58,6 +57,12 @@ DEPTH = (
     ('rmse', 'RMS, m', 3),
     ('dbe_acc', 'edges, accuracy', 2),
     ('dbe_comp', 'edges, completeness', 2),
+)
+MATTING = (
+    ('SAD', 'SAD', 2),
+    ('MSE', 'MSE', 5),
+    ('Grad', 'Grad', 2),
+    ('Conn', 'Conn', 2),
 )
 NOTES = {
     SEGMENTATION: 'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): '
@@ -69,6 +74,9 @@ NOTES = {
     'the mean distance from a predicted edge to a true one, completeness '
     'that from a true edge to a predicted one, up to 10. δ1 is better if '
     'higher, all others if lower.',
+    MATTING: 'Figures of an image are averaged over images, by '
+    'mmsapa.MattingMetric, in the unknown region of the trimap. All are '
+    'better if lower.',
 }
 
 
@@ -76,15 +84,15 @@ def read_config(path, options, out):
     """Read a comparison's config, check it, and note it in its folder."""
     cfg = runner.load_config(path, options)
     if not (
-        library_of(cfg) == 'mmseg'
+        kind_of(cfg) != 'detector'
         and find_slots(cfg.model)
         and 'max_iters' in (cfg.get('train_cfg') or {})
         and cfg.get('train_dataloader')
         and cfg.get('test_dataloader')
     ):
         raise ConfigError(
-            f'{path}: expected a config of MMSegmentation with an '
-            'upsample_cfg in its model, train_cfg.max_iters, a '
+            f'{path}: expected a config of a segmentor, depth estimator or '
+            'mattor with an upsample_cfg in its model, train_cfg.max_iters, a '
             f'train_dataloader and a test_dataloader, as {CONFIG} has them.'
         )
     if cfg.get('load_from'):
@@ -199,7 +207,8 @@ def render(result):
     if made['cuda']:
         memory = "memory of PyTorch's tensors on the GPU in training"
     threads = '' if made['cuda'] else ', one thread per training'
-    columns = DEPTH if 'd1' in result['rows'][0]['runs'][0] else SEGMENTATION
+    figures = result['rows'][0]['runs'][0]
+    columns = next(each for each in NOTES if each[0][0] in figures)
     heads = (
         *('upsampler', *(head for _, head, _ in columns)),
         *('parameters', 'FLOPs, G', 'ms per image', 'peak memory, MB'),
@@ -256,8 +265,8 @@ def parse_args():
     add(
         '--config',
         default=str(CONFIG),
-        help='of a segmentor or depth estimator with a slot; default: '
-        '%(default)s',
+        help='of a segmentor, depth estimator or mattor with a slot; '
+        'default: %(default)s',
     )
     add(
         '--upsamplers',
