@@ -225,6 +225,19 @@ def test_pure_python_and_wrapped_data_are_compared(config, tmp_path, scope):
     assert result['peak_bytes'] > 1e8
 
 
+def test_mattors_are_compared(tmp_path, scope):
+    root = make_data(tmp_path, 'matting', 4, 1)
+    path = write_config(tmp_path / 'config.py', 'matting', root)
+    scope('mmsapa')
+    cfg = load_config(str(path))
+    cfg.train_cfg.max_iters = 1
+    path = tmp_path / 'init.pth'
+    controlled.save_initial_state(cfg, 0, path)
+    cfg = controlled.candidate_config(cfg, 'sapa-i', 0, path)
+    result = controlled.train_and_test(cfg, lambda done: None)
+    assert all(result[key] > 0 for key in ('SAD', 'MSE', 'Grad', 'Conn'))
+
+
 def test_the_mean_and_the_spread_are_those_over_seeds(
     tmp_path, monkeypatch, capsys
 ):
@@ -274,7 +287,7 @@ def test_bad_arguments_are_named(arguments, words, monkeypatch, capsys):
         (['--config', 'no.py'], 'There is no config file no.py'),
         (
             ['--config', ROOT / CONFIGS['det']],
-            'MMSegmentation with an upsample_cfg',
+            'mattor with an upsample_cfg',
         ),
         (['--cfg-options', 'load_from=no.pth'], 'no checkpoint no.pth'),
         (
