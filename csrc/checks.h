@@ -53,6 +53,17 @@ inline void check_like(const at::Tensor& tensor, const at::Tensor& like,
               tensor.device());
 }
 
+inline void check_window(int64_t kernel_size, int64_t scale_factor) {
+  TORCH_CHECK(kernel_size > 0 && kernel_size % 2 == 1,
+              "expected an odd kernel_size, got ", kernel_size);
+  TORCH_CHECK(scale_factor > 0, "expected a positive scale_factor, got ",
+              scale_factor);
+  TORCH_CHECK(kernel_size <= kMaxWindow && scale_factor <= kMaxWindow &&
+                  kernel_size * scale_factor <= kMaxWindow,
+              "expected kernel_size * scale_factor <= ", kMaxWindow, ", got ",
+              kernel_size, " * ", scale_factor);
+}
+
 // Cells that have a query along one side.
 inline int64_t cells(int64_t queries, int64_t scale_factor) {
   return queries == 0 ? 0 : (queries - 1) / scale_factor + 1;
@@ -64,14 +75,7 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
                            int64_t scale_factor) {
   check_map(query, "query");
   check_map(key, "key");
-  TORCH_CHECK(kernel_size > 0 && kernel_size % 2 == 1,
-              "expected an odd kernel_size, got ", kernel_size);
-  TORCH_CHECK(scale_factor > 0, "expected a positive scale_factor, got ",
-              scale_factor);
-  TORCH_CHECK(kernel_size <= kMaxWindow && scale_factor <= kMaxWindow &&
-                  kernel_size * scale_factor <= kMaxWindow,
-              "expected kernel_size * scale_factor <= ", kMaxWindow, ", got ",
-              kernel_size, " * ", scale_factor);
+  check_window(kernel_size, scale_factor);
   const int64_t height = key.size(2), width = key.size(3);
   check_like(key, query, {query.size(0), query.size(1), height, width}, "key");
   TORCH_CHECK(cells(query.size(2), scale_factor) == height &&
@@ -84,6 +88,27 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
              "value");
   return {query.size(0), query.size(1), value.size(1), height,      width,
           query.size(2), query.size(3), kernel_size,   scale_factor};
+}
+
+// weights [N, K * K, Hq, Wq], value [N, C, H, W].
+inline Shape checked_reassemble(const at::Tensor& weights,
+                                const at::Tensor& value, int64_t kernel_size,
+                                int64_t scale_factor) {
+  check_map(weights, "weights");
+  check_map(value, "value");
+  check_window(kernel_size, scale_factor);
+  const int64_t height = value.size(2), width = value.size(3);
+  check_like(weights, value,
+             {value.size(0), kernel_size * kernel_size, weights.size(2),
+              weights.size(3)},
+             "weights");
+  TORCH_CHECK(cells(weights.size(2), scale_factor) == height &&
+                  cells(weights.size(3), scale_factor) == width,
+              "expected weights of scale_factor ", scale_factor,
+              " times the value's size, got ", weights.sizes(), " and ",
+              value.sizes());
+  return {value.size(0),   weights.size(1), value.size(1), height,      width,
+          weights.size(2), weights.size(3), kernel_size,   scale_factor};
 }
 
 // x [N, C, H, W], weight [E, C], bias [E].

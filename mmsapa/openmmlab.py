@@ -2,7 +2,8 @@
 
 Importing this module registers ``sapa``, ``fade``, ``a2u``, ``indexnet`` and
 ``dysample``, so that ``mmcv.cnn.build_upsample_layer(dict(type='sapa', …))``
-builds them. It needs mmengine; neither mmcv nor anything compiled.
+builds them. ``carafe`` is MMCV's own name there, and ours ``mmsapa.carafe``.
+It needs mmengine; neither mmcv nor anything compiled.
 
 ``import mmsapa`` imports this module if mmengine was imported before, as it
 was wherever a config's ``custom_imports`` name ``mmsapa``.
@@ -15,7 +16,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 
 from . import upsamplers
-from .registry import register_upsample_layer
+from .registry import MODELS, register_upsample_layer
 
 
 def _with_init_cfg(layer: type[nn.Module]) -> type[nn.Module]:
@@ -64,3 +65,6 @@ FADE = _register('fade', upsamplers.FADE)
 A2U = _register('a2u', upsamplers.A2U)
 IndexNet = _register('indexnet', upsamplers.IndexNet)
 DySample = _register('dysample', upsamplers.DySample)
+CARAFE = _with_init_cfg(upsamplers.CARAFE)
+# MMCV registers this name when its operators are imported, and would fail.
+MODELS.register_module('carafe', module=CARAFE)

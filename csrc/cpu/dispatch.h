@@ -43,6 +43,18 @@ struct DispatchTable {
                             T* grad_key,     // [N, E, H, W] or null
                             T* grad_value);  // [N, C, H, W] or null
 
+  void (*reassemble)(const Shape&,
+                     const T* weights,  // [N, K * K, Hq, Wq]
+                     const T* value,    // [N, C, H, W]
+                     T* out);           // [N, C, Hq, Wq]
+
+  void (*reassemble_backward)(const Shape&,
+                              const T* grad,     // [N, C, Hq, Wq]
+                              const T* weights,  // [N, K * K, Hq, Wq]
+                              const T* value,    // [N, C, H, W]
+                              T* grad_weights,   // [N, K * K, Hq, Wq] or null
+                              T* grad_value);    // [N, C, H, W] or null
+
   // The weight is centered: its rows sum to 0.
   void (*norm_project)(const NormProjectShape&,
                        const T* x,                   // [N, C, P]
@@ -116,6 +128,7 @@ namespace {
 // clang-format off
 #include "vectors.inc"
 #include "sapa.inc"
+#include "reassemble.inc"
 #include "norm_project.inc"
 // clang-format on
 
@@ -125,8 +138,9 @@ template <typename T>
 const DispatchTable<T>& dispatch_table() {
   using A = Accumulate<T>;
   static const DispatchTable<T> kTable{
-      &upsample<T, A>, &upsample_backward<T, A>, &norm_project<T, A>,
-      &norm_project_backward<T, A>};
+      &upsample<T, A>,     &upsample_backward<T, A>,
+      &reassemble<T, A>,   &reassemble_backward<T, A>,
+      &norm_project<T, A>, &norm_project_backward<T, A>};
   return kTable;
 }
 

@@ -101,6 +101,49 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
   return {grad_query, grad_key, grad_value};
 }
 
+at::Tensor reassemble(const at::Tensor& weights, const at::Tensor& value,
+                      int64_t kernel_size, int64_t scale_factor) {
+  const Shape shape =
+      checked_reassemble(weights, value, kernel_size, scale_factor);
+  const auto w = weights.contiguous(), v = value.contiguous();
+  auto out = at::empty(
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      value.options());
+  if (out.numel() == 0) return out;
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, v.scalar_type(), "reassemble", [&] {
+        dispatch<scalar_t>().reassemble(shape, w.const_data_ptr<scalar_t>(),
+                                        v.const_data_ptr<scalar_t>(),
+                                        out.data_ptr<scalar_t>());
+      });
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> reassemble_backward(
+    const at::Tensor& grad, const at::Tensor& weights, const at::Tensor& value,
+    int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
+  const Shape shape =
+      checked_reassemble(weights, value, kernel_size, scale_factor);
+  check_like(
+      grad, value,
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      "a gradient");
+  const auto g = grad.contiguous(), w = weights.contiguous(),
+             v = value.contiguous();
+  auto grad_weights = gradient(weights, mask[0], g.numel() != 0);
+  auto grad_value = gradient(value, mask[1], g.numel() != 0);
+  if (g.numel() == 0) return {grad_weights, grad_value};
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, v.scalar_type(), "reassemble_backward", [&] {
+        dispatch<scalar_t>().reassemble_backward(
+            shape, g.const_data_ptr<scalar_t>(), w.const_data_ptr<scalar_t>(),
+            v.const_data_ptr<scalar_t>(),
+            data_or_null<scalar_t>(grad_weights, mask[0]),
+            data_or_null<scalar_t>(grad_value, mask[1]));
+      });
+  return {grad_weights, grad_value};
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
     double eps) {
@@ -158,6 +201,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
 TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
   m.impl("sapa_upsample", &sapa_upsample);
   m.impl("sapa_upsample_backward", &sapa_upsample_backward);
+  m.impl("reassemble", &reassemble);
+  m.impl("reassemble_backward", &reassemble_backward);
   m.impl("norm_project", &norm_project);
   m.impl("norm_project_backward", &norm_project_backward);
 }

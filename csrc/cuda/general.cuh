@@ -1,8 +1,9 @@
 // Copyright (c) mmsapa contributors. SPDX-License-Identifier: Apache-2.0
 //
 // Kernels for any kernel size and scale, one sum each, with the window maps in
-// the workspace. They serve what fused.cuh has no instance for, and double.
-// A thread makes kBlocked results, so that what they share is read once.
+// memory: the workspace, or what reassembly is given. They serve what
+// fused.cuh has no instance for, and double. A thread makes kBlocked results,
+// so that what they share is read once.
 //
 // Included by kernels.cu alone.
 
@@ -13,13 +14,14 @@ constexpr int kBlocked = 8;
 // spills.
 constexpr int kBlocks = 4;
 
-// A window map here is [images, K*K, rows, columns] and has all s*s queries of
-// every cell, also those beyond the edge of the query map.
+// A window map here is [images, K*K, rows, columns]: of all queries of the
+// band's rows of cells, and of no others.
 MMSAPA_HD inline int64_t map_rows(const Shape& shape, const Band& band) {
-  return (band.last - band.first) * shape.scale;
+  return smaller(band.last * shape.scale, shape.query_height) -
+         band.first * shape.scale;
 }
 MMSAPA_HD inline int64_t map_columns(const Shape& shape) {
-  return shape.width * shape.scale;
+  return shape.query_width;
 }
 
 // Splits a thread's running number into indices, the last one first.
@@ -39,12 +41,12 @@ MMSAPA_HD inline int64_t pieces(const Shape& shape) {
 }
 
 // Thread: image, window row, piece of it, query.
-template <typename scalar_t>
+template <typename scalar_t, typename map_t>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     dot_kernel(Shape shape, Band band, int64_t channels,
-               const scalar_t* high,            // [N, channels, Hq, Wq]
-               const scalar_t* low,             // [N, channels, H, W]
-               acc_type<scalar_t>* window_map)  // [images, K*K, rows, columns]
+               const scalar_t* high,  // [N, channels, Hq, Wq]
+               const scalar_t* low,   // [N, channels, H, W]
+               map_t* window_map)     // [images, K*K, rows, columns]
 {
   using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
@@ -60,30 +62,28 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int64_t x = column / shape.scale + dx - shape.radius();
   const int count =
       static_cast<int>(smaller(kBlocked, shape.kernel_size - dx));
+  const bool row_inside = y >= 0 && y < shape.height;
+  const int64_t plane = shape.height * shape.width;
+  const int64_t high_plane = shape.query_height * shape.query_width;
+  const int64_t first = (band.image + image) * channels;
+  low += first * plane + y * shape.width;
+  high += first * high_plane + query_y * shape.query_width + column;
   acc_t sum[kBlocked] = {};
-  if (query_y < shape.query_height && column < shape.query_width) {
-    const bool row_inside = y >= 0 && y < shape.height;
-    const int64_t plane = shape.height * shape.width;
-    const int64_t high_plane = shape.query_height * shape.query_width;
-    const int64_t first = (band.image + image) * channels;
-    low += first * plane + y * shape.width;
-    high += first * high_plane + query_y * shape.query_width + column;
-    for (int64_t c = 0; c < channels; ++c) {
-      const acc_t scale = widen(high[c * high_plane]);
+  for (int64_t c = 0; c < channels; ++c) {
+    const acc_t scale = widen(high[c * high_plane]);
 #pragma unroll
-      for (int i = 0; i < kBlocked; ++i) {
-        const bool inside =
-            row_inside && i < count && x + i >= 0 && x + i < shape.width;
-        // Outside are zeros, of which a NaN makes more of its kind.
-        sum[i] += scale * (inside ? widen(low[c * plane + x + i]) : acc_t(0));
-      }
+    for (int i = 0; i < kBlocked; ++i) {
+      const bool inside =
+          row_inside && i < count && x + i >= 0 && x + i < shape.width;
+      // Outside are zeros, of which a NaN makes more of its kind.
+      sum[i] += scale * (inside ? widen(low[c * plane + x + i]) : acc_t(0));
     }
   }
   const int64_t offset = image * shape.window() + dy * shape.kernel_size + dx;
   window_map += (offset * rows + row) * columns + column;
 #pragma unroll
   for (int i = 0; i < kBlocked; ++i) {
-    if (i < count) window_map[i * rows * columns] = sum[i];
+    if (i < count) window_map[i * rows * columns] = narrow<map_t>(sum[i]);
   }
 }
 
@@ -140,12 +140,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 }
 
 // Thread: image, kBlocked channels, query.
-template <typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kBlocks) aggregate_kernel(
-    Shape shape, Band band, int64_t channels,
-    const acc_type<scalar_t>* window_map,  // [images, K*K, rows, columns]
-    const scalar_t* low,                   // [N, channels, H, W]
-    scalar_t* high)                        // [N, channels, Hq, Wq]
+template <typename scalar_t, typename map_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    aggregate_kernel(Shape shape, Band band, int64_t channels,
+                     const map_t* window_map,  // [images, K*K, rows, columns]
+                     const scalar_t* low,      // [N, channels, H, W]
+                     scalar_t* high)           // [N, channels, Hq, Wq]
 {
   using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) aggregate_kernel(
     for (int64_t dx = 0; dx < shape.kernel_size; ++dx) {
       const bool inside = row_inside && x + dx >= 0 && x + dx < shape.width;
       const acc_t weight =
-          window_map[(dy * shape.kernel_size + dx) * rows * columns];
+          widen(window_map[(dy * shape.kernel_size + dx) * rows * columns]);
       const int64_t cell = (y + dy) * shape.width + x + dx;
 #pragma unroll
       for (int i = 0; i < kBlocked; ++i) {
@@ -190,12 +190,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) aggregate_kernel(
 }
 
 // Thread: image, kBlocked channels, key.
-template <typename scalar_t>
-__global__ void __launch_bounds__(kThreads, kBlocks) gather_kernel(
-    Shape shape, Band band, int64_t channels,
-    const acc_type<scalar_t>* window_map,  // [images, K*K, rows, columns]
-    const scalar_t* high,                  // [N, channels, Hq, Wq]
-    scalar_t* low)                         // [N, channels, H, W]
+template <typename scalar_t, typename map_t>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    gather_kernel(Shape shape, Band band, int64_t channels,
+                  const map_t* window_map,  // [images, K*K, rows, columns]
+                  const scalar_t* high,     // [N, channels, Hq, Wq]
+                  scalar_t* low)            // [N, channels, H, W]
 {
   using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
@@ -224,13 +224,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) gather_kernel(
     for (int64_t cell_x = x_begin; cell_x < x_end; ++cell_x) {
       const int64_t offset =
           (y - cell_y + radius) * shape.kernel_size + x - cell_x + radius;
-      const acc_t* weights =
+      const map_t* weights =
           window_map + offset * rows * columns - band.first * scale * columns;
       const int64_t bottom = smaller((cell_y + 1) * scale, shape.query_height);
       const int64_t right = smaller((cell_x + 1) * scale, shape.query_width);
       for (int64_t query_y = cell_y * scale; query_y < bottom; ++query_y) {
         for (int64_t query_x = cell_x * scale; query_x < right; ++query_x) {
-          const acc_t weight = weights[query_y * columns + query_x];
+          const acc_t weight = widen(weights[query_y * columns + query_x]);
           const int64_t query = query_y * shape.query_width + query_x;
 #pragma unroll
           for (int i = 0; i < kBlocked; ++i) {

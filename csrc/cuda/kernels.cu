@@ -258,13 +258,14 @@ int64_t blocks_for(const Shape& shape, const Band& band, int64_t each) {
 }
 
 // window_map: [images, K*K, rows, columns]
-template <typename scalar_t>
+template <typename scalar_t, typename map_t>
 cudaError_t general_dot(const Shape& shape, const Band& band, int64_t channels,
                         const scalar_t* high, const scalar_t* low,
-                        acc_type<scalar_t>* window_map, cudaStream_t stream) {
+                        map_t* window_map, cudaStream_t stream) {
   const int64_t each = shape.kernel_size * general::pieces(shape);
-  return launch(general::dot_kernel<scalar_t>, blocks_for(shape, band, each),
-                stream, shape, band, channels, high, low, window_map);
+  return launch(general::dot_kernel<scalar_t, map_t>,
+                blocks_for(shape, band, each), stream, shape, band, channels,
+                high, low, window_map);
 }
 
 template <typename acc_t>
@@ -274,18 +275,29 @@ cudaError_t general_softmax(const Shape& shape, const Band& band,
                 stream, shape, band, window_map);
 }
 
-template <typename scalar_t>
+template <typename scalar_t, typename map_t>
 cudaError_t general_aggregate(const Shape& shape, const Band& band,
-                              int64_t channels,
-                              const acc_type<scalar_t>* window_map,
+                              int64_t channels, const map_t* window_map,
                               const scalar_t* low, scalar_t* high,
                               cudaStream_t stream) {
   const int64_t threads = band.images * ceil_div(channels, general::kBlocked) *
                           (band.end - band.begin) * shape.scale *
                           shape.query_width;
-  return launch(general::aggregate_kernel<scalar_t>,
+  return launch(general::aggregate_kernel<scalar_t, map_t>,
                 ceil_div(threads, kThreads), stream, shape, band, channels,
                 window_map, low, high);
+}
+
+template <typename scalar_t, typename map_t>
+cudaError_t general_gather(const Shape& shape, const Band& band,
+                           int64_t channels, const map_t* window_map,
+                           const scalar_t* high, scalar_t* low,
+                           cudaStream_t stream) {
+  const int64_t threads = band.images * ceil_div(channels, general::kBlocked) *
+                          (band.end - band.begin) * shape.width;
+  return launch(general::gather_kernel<scalar_t, map_t>,
+                ceil_div(threads, kThreads), stream, shape, band, channels,
+                window_map, high, low);
 }
 
 // low: [N, channels, H, W], from high: [N, channels, Hq, Wq]
@@ -314,10 +326,7 @@ cudaError_t gather(const Shape& shape, const Band& band, int64_t channels,
     }
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
-  const int64_t threads = band.images * ceil_div(channels, general::kBlocked) *
-                          (band.end - band.begin) * shape.width;
-  return launch(general::gather_kernel<scalar_t>, ceil_div(threads, kThreads),
-                stream, shape, band, channels, window_map, high, low);
+  return general_gather(shape, band, channels, window_map, high, low, stream);
 }
 
 template <typename scalar_t>
@@ -453,6 +462,29 @@ cudaError_t upsample_backward(const Shape& shape, const scalar_t* grad_out,
 }
 
 template <typename scalar_t>
+cudaError_t reassemble(const Shape& shape, const scalar_t* weights,
+                       const scalar_t* value, scalar_t* out,
+                       cudaStream_t stream) {
+  return general_aggregate(shape, whole(shape), shape.channels, weights, value,
+                           out, stream);
+}
+
+template <typename scalar_t>
+cudaError_t reassemble_backward(const Shape& shape, const scalar_t* grad,
+                                const scalar_t* weights, const scalar_t* value,
+                                scalar_t* grad_weights, scalar_t* grad_value,
+                                cudaStream_t stream) {
+  const Band band = whole(shape);
+  if (grad_weights) {
+    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad, value,
+                           grad_weights, stream));
+  }
+  if (!grad_value) return cudaSuccess;
+  return general_gather(shape, band, shape.channels, weights, grad, grad_value,
+                        stream);
+}
+
+template <typename scalar_t>
 cudaError_t norm_project(const NormProjectShape& shape, const scalar_t* x,
                          const acc_type<scalar_t>* weight,
                          const acc_type<scalar_t>* bias, double eps,
@@ -512,6 +544,11 @@ cudaError_t norm_project_backward(
   template cudaError_t upsample_backward(                                     \
       const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
       const scalar_t*, scalar_t*, scalar_t*, scalar_t*, void*, cudaStream_t); \
+  template cudaError_t reassemble(const Shape&, const scalar_t*,              \
+                                  const scalar_t*, scalar_t*, cudaStream_t);  \
+  template cudaError_t reassemble_backward(                                   \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
+      scalar_t*, scalar_t*, cudaStream_t);                                    \
   template cudaError_t norm_project<scalar_t>(                                \
       const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,    \
       const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,      \

@@ -51,6 +51,23 @@ cudaError_t upsample_backward(const Shape& shape,
                               scalar_t* grad_value,      // [N, C, H, W]
                               void* workspace, cudaStream_t stream);
 
+template <typename scalar_t>
+cudaError_t reassemble(const Shape& shape,
+                       const scalar_t* weights,  // [N, K*K, Hq, Wq]
+                       const scalar_t* value,    // [N, C, H, W]
+                       scalar_t* out,            // [N, C, Hq, Wq]
+                       cudaStream_t stream);
+
+// A gradient whose pointer is null is not computed.
+template <typename scalar_t>
+cudaError_t reassemble_backward(const Shape& shape,
+                                const scalar_t* grad,     // [N, C, Hq, Wq]
+                                const scalar_t* weights,  // [N, K*K, Hq, Wq]
+                                const scalar_t* value,    // [N, C, H, W]
+                                scalar_t* grad_weights,   // [N, K*K, Hq, Wq]
+                                scalar_t* grad_value,     // [N, C, H, W]
+                                cudaStream_t stream);
+
 // The rows of weight sum to 0.
 template <typename scalar_t>
 cudaError_t norm_project(const NormProjectShape& shape,

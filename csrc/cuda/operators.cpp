@@ -131,6 +131,54 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
   return {grad_query, grad_key, grad_value};
 }
 
+at::Tensor reassemble(const at::Tensor& weights,  // [N, K*K, Hq, Wq]
+                      const at::Tensor& value,    // [N, C, H, W]
+                      int64_t kernel_size, int64_t scale_factor) {
+  const Shape shape =
+      checked_reassemble(weights, value, kernel_size, scale_factor);
+  const c10::cuda::CUDAGuard guard(value.device());
+  const at::Tensor w = weights.contiguous();
+  const at::Tensor v = value.contiguous();
+  const at::Tensor out = at::empty(
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      v.options());
+  if (out.numel() == 0) return out;
+  MMSAPA_DISPATCH(v, "reassemble", [&] {
+    using element_t = element_type<scalar_t>;
+    C10_CUDA_CHECK(cuda::reassemble(
+        shape, input<element_t>(w), input<element_t>(v),
+        output<element_t>(out), c10::cuda::getCurrentCUDAStream()));
+  });
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> reassemble_backward(
+    const at::Tensor& grad,     // [N, C, Hq, Wq]
+    const at::Tensor& weights,  // [N, K*K, Hq, Wq]
+    const at::Tensor& value,    // [N, C, H, W]
+    int64_t kernel_size, int64_t scale_factor, std::array<bool, 2> mask) {
+  const Shape shape =
+      checked_reassemble(weights, value, kernel_size, scale_factor);
+  check_like(
+      grad, value,
+      {shape.batch, shape.channels, shape.query_height, shape.query_width},
+      "a gradient");
+  const c10::cuda::CUDAGuard guard(value.device());
+  const at::Tensor g = grad.contiguous();
+  const at::Tensor w = weights.contiguous();
+  const at::Tensor v = value.contiguous();
+  const at::Tensor grad_weights = gradient(w, mask[0]);
+  const at::Tensor grad_value = gradient(v, mask[1]);
+  MMSAPA_DISPATCH(v, "reassemble_backward", [&] {
+    using element_t = element_type<scalar_t>;
+    C10_CUDA_CHECK(cuda::reassemble_backward(
+        shape, input<element_t>(g), input<element_t>(w), input<element_t>(v),
+        output<element_t>(grad_weights), output<element_t>(grad_value),
+        c10::cuda::getCurrentCUDAStream()));
+  });
+  return {grad_weights, grad_value};
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     const at::Tensor& x,       // [N, C, H, W]
     const at::Tensor& weight,  // [E, C]
@@ -205,6 +253,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
 TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
   m.impl("sapa_upsample", &mmsapa::sapa_upsample);
   m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
+  m.impl("reassemble", &mmsapa::reassemble);
+  m.impl("reassemble_backward", &mmsapa::reassemble_backward);
   m.impl("norm_project", &mmsapa::norm_project);
   m.impl("norm_project_backward", &mmsapa::norm_project_backward);
 }

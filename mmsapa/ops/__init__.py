@@ -1,6 +1,7 @@
 """SAPA, and what its layer needs, as functions of tensors; torch alone."""
 
 from .functional import norm_project, sapa_upsample
+from .reassembly import reassemble, reassemble_reference
 from .reference import (
     norm_project_reference,
     sapa_kernels,
@@ -11,6 +12,8 @@ from .tiled import sapa_upsample_tiled
 __all__ = [
     'norm_project',
     'norm_project_reference',
+    'reassemble',
+    'reassemble_reference',
     'sapa_kernels',
     'sapa_upsample',
     'sapa_upsample_reference',

@@ -58,27 +58,11 @@ def check_sapa(
         TypeError: If an argument has another type, dtype or layout.
         ValueError: If sizes, dtypes or devices do not fit together.
     """
-    _check_window(name, kernel_size, scale_factor)
+    check_window(name, kernel_size, scale_factor)
     inputs = {'query': query, 'key': key}
     if value is not None:
         inputs['value'] = value
-    for role, tensor in inputs.items():
-        check_map(name, role, tensor)
-    for role, tensor in inputs.items():
-        if tensor.device != query.device:
-            raise ValueError(
-                f'{name}: expected all inputs on one device, got query on '
-                f'{query.device} and {role} on {tensor.device}.'
-            )
-        # Autocast casts them to one dtype.
-        if tensor.dtype != query.dtype and (
-            strict or autocast_dtype(query.device.type) is None
-        ):
-            raise ValueError(
-                f'{name}: expected all inputs of one dtype, got query of '
-                f'{query.dtype} and {role} of {tensor.dtype}; cast one of '
-                'them, or run under torch.autocast.'
-            )
+    check_maps(name, inputs, strict)
 
     n, e, hq, wq = query.shape
     n_low, e_low, h, w = key.shape
@@ -95,7 +79,7 @@ def check_sapa(
     s = scale_factor
     if (h - 1) * s < hq <= h * s and (w - 1) * s < wq <= w * s:
         return False
-    if not strict and _nearly_fit((hq, wq), (h, w), s):
+    if not strict and nearly_fits((hq, wq), (h, w), s):
         return True
     hint = ''
     if hq < h and s > 1:
@@ -237,7 +221,7 @@ def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
         ValueError: If the sizes do not fit together.
     """
     low, s = x.shape[-2:], scale_factor
-    if not _nearly_fit(size, low, s):
+    if not nearly_fits(size, low, s):
         raise ValueError(
             f'extend_to: expected each side of size in ((H - 1) * {s}, '
             f'(H + 1) * {s}), got {list(size)} for a map of {list(low)}.'
@@ -249,7 +233,7 @@ def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
     return x
 
 
-def _nearly_fit(high, low, s):
+def nearly_fits(high: tuple, low: tuple, s: int) -> bool:
     """Whether one cell more, or none, makes sizes fit."""
     for a, b in zip(high, low):
         # A map without a row has none to repeat.
@@ -258,7 +242,8 @@ def _nearly_fit(high, low, s):
     return True
 
 
-def _check_window(name, kernel_size, scale_factor):
+def check_window(name: str, kernel_size: int, scale_factor: int):
+    """Raise if these are no window of a size that kernels take."""
     for number, got in (
         ('kernel_size', kernel_size),
         ('scale_factor', scale_factor),
@@ -280,6 +265,28 @@ def _check_window(name, kernel_size, scale_factor):
             f'{name}: expected kernel_size * scale_factor <= {MAX_WINDOW}, '
             f'got {kernel_size} * {scale_factor}.'
         )
+
+
+def check_maps(name: str, maps: dict, strict: bool):
+    """Raise if maps, by their roles, are not dense and of one kind."""
+    for role, tensor in maps.items():
+        check_map(name, role, tensor)
+    (first, like), *_ = maps.items()
+    for role, tensor in maps.items():
+        if tensor.device != like.device:
+            raise ValueError(
+                f'{name}: expected all inputs on one device, got {first} on '
+                f'{like.device} and {role} on {tensor.device}.'
+            )
+        # Autocast casts them to one dtype.
+        if tensor.dtype != like.dtype and (
+            strict or autocast_dtype(like.device.type) is None
+        ):
+            raise ValueError(
+                f'{name}: expected all inputs of one dtype, got {first} of '
+                f'{like.dtype} and {role} of {tensor.dtype}; cast one of '
+                'them, or run under torch.autocast.'
+            )
 
 
 def check_map(name: str, role: str, tensor: Tensor):

@@ -29,15 +29,16 @@ SCHEMAS = (
     'sapa_upsample_backward(Tensor grad, Tensor query, Tensor key, '
     'Tensor value, int kernel_size, int scale_factor, bool[3] mask) '
     '-> (Tensor, Tensor, Tensor)',
+    'reassemble(Tensor weights, Tensor value, int kernel_size, '
+    'int scale_factor) -> Tensor',
+    'reassemble_backward(Tensor grad, Tensor weights, Tensor value, '
+    'int kernel_size, int scale_factor, bool[2] mask) -> (Tensor, Tensor)',
     'norm_project(Tensor x, Tensor weight, Tensor bias, float eps) '
     '-> (Tensor, Tensor, Tensor)',
     'norm_project_backward(Tensor grad, Tensor x, Tensor weight, '
     'Tensor bias, Tensor out, Tensor mean, Tensor rstd, bool[3] mask) '
     '-> (Tensor, Tensor, Tensor)',
 )
-# Both operators are differentiable in their first arguments, so many.
-INPUTS = 3
-
 # Keeps the registrations alive.
 _library = torch.library.Library('mmsapa', 'DEF')
 for _schema in SCHEMAS:
@@ -104,6 +105,12 @@ def multiply_accumulates(
 # ---- what both have -------------------------------------------------------
 
 
+def _inputs(op):
+    """How many tensors an operator takes, before all other arguments."""
+    kinds = [str(argument.type) for argument in op._schema.arguments]
+    return kinds.count('Tensor')
+
+
 def _differentiate(name, op, op_backward, saves_results):
     """Give an operator its kernel for autograd, and its backward one too.
 
@@ -117,6 +124,7 @@ def _differentiate(name, op, op_backward, saves_results):
     Returns:
         callable: The operator's kernel, where there are kernels of devices.
     """
+    inputs = _inputs(op)
 
     class Backward:
         @staticmethod
@@ -135,16 +143,16 @@ def _differentiate(name, op, op_backward, saves_results):
     class Forward:
         @staticmethod
         def keep(ctx, args, results):
-            ctx.numbers = args[INPUTS:]
+            ctx.numbers = args[inputs:]
             if saves_results:
-                ctx.save_for_backward(*args[:INPUTS], *results)
+                ctx.save_for_backward(*args[:inputs], *results)
                 ctx.mark_non_differentiable(*results[1:])
             else:
-                ctx.save_for_backward(*args[:INPUTS])
+                ctx.save_for_backward(*args[:inputs])
 
         @staticmethod
         def backward(ctx, grad, *_):
-            mask = ctx.needs_input_grad[:INPUTS]
+            mask = ctx.needs_input_grad[:inputs]
             numbers = () if saves_results else ctx.numbers
             grads = op_backward(grad, *ctx.saved_tensors, *numbers, mask)
             grads = [
@@ -165,7 +173,7 @@ def _differentiate(name, op, op_backward, saves_results):
     return torch_private.autograd_kernel(op, Forward)
 
 
-def _register(name, plain, meta, check_backward, macs, saves_results=False):
+def register(name, plain, meta, check_backward, macs, saves_results=False):
     """Register what an operator and its backward are beside kernels.
 
     Args:
@@ -180,14 +188,13 @@ def _register(name, plain, meta, check_backward, macs, saves_results=False):
             backward, see :func:`torch_private.count_flops`.
         saves_results (bool): As in :func:`_differentiate`.
 
-    Returns:
-        OpOverload: The operator.
     """
     op, op_backward = (
         getattr(torch.ops.mmsapa, each).default
         for each in (name, f'{name}_backward')
     )
     differentiable = _differentiate(name, op, op_backward, saves_results)
+    inputs = _inputs(op)
 
     def autograd(*args):
         if has_kernel(args[0].device.type):
@@ -202,7 +209,7 @@ def _register(name, plain, meta, check_backward, macs, saves_results=False):
         check_backward(grad, *args)
         return tuple(
             tensor.new_empty(tensor.shape if wanted else (0,))
-            for tensor, wanted in zip(args[:INPUTS], args[-1], strict=True)
+            for tensor, wanted in zip(args[:inputs], args[-1], strict=True)
         )
 
     _library.impl(name, autograd, 'Autograd')
@@ -211,7 +218,32 @@ def _register(name, plain, meta, check_backward, macs, saves_results=False):
     _library.impl(f'{name}_backward', meta_backward, 'Meta')
     for each, formula in zip((op, op_backward), macs, strict=True):
         torch_private.count_flops(each, formula)
-    return op
+
+
+def _autocast(op, device_type, *args):
+    """Cast the tensors; kernels accumulate in float32 anyway."""
+    dtype = autocast_dtype(device_type)
+    args = [
+        arg.to(dtype)
+        if isinstance(arg, torch.Tensor)
+        and arg.dtype in DTYPES
+        and arg.dtype != torch.float64
+        else arg
+        for arg in args
+    ]
+    with torch.autocast(device_type, enabled=False):
+        return op(*args)
+
+
+def cast_for_autocast(name):
+    """Register casts of an operator's tensors to autocast's dtype."""
+    op = getattr(torch.ops.mmsapa, name).default
+    for device_type in ('cpu', 'cuda'):
+        _library.impl(
+            name,
+            functools.partial(_autocast, op, device_type),
+            f'Autocast{device_type.upper()}',
+        )
 
 
 # ---- sapa_upsample --------------------------------------------------------
@@ -244,34 +276,14 @@ def _upsample_backward_macs(grad, query, key, value, kernel_size, *rest):
     ) + 2 * multiply_accumulates(query, value[1], kernel_size)
 
 
-_sapa_upsample = _register(
+register(
     'sapa_upsample',
     sapa_upsample_tiled,
     _upsample_meta,
     _check_upsample_backward,
     (_upsample_macs, _upsample_backward_macs),
 )
-
-
-def _autocast(device_type, *args):
-    """Cast the tensors; kernels accumulate in float32 anyway."""
-    dtype = autocast_dtype(device_type)
-    tensors = [
-        tensor.to(dtype)
-        if tensor.dtype in DTYPES and tensor.dtype != torch.float64
-        else tensor
-        for tensor in args[:INPUTS]
-    ]
-    with torch.autocast(device_type, enabled=False):
-        return _sapa_upsample(*tensors, *args[INPUTS:])
-
-
-for _device_type in ('cpu', 'cuda'):
-    _library.impl(
-        'sapa_upsample',
-        functools.partial(_autocast, _device_type),
-        f'Autocast{_device_type.upper()}',
-    )
+cast_for_autocast('sapa_upsample')
 
 
 # ---- norm_project ---------------------------------------------------------
@@ -307,7 +319,7 @@ def _projection_macs(x, weight, *rest):
     return n * h * w * c * weight[0]
 
 
-_register(
+register(
     'norm_project',
     norm_project_reference,
     _projection_meta,

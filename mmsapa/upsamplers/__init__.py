@@ -7,12 +7,13 @@ asked for.
 from importlib import import_module
 
 from .a2u import A2U
+from .carafe import CARAFE
 from .dysample import DySample
 from .fade import FADE
 from .indexnet import IndexNet
 from .sapa import SAPA
 
-__all__ = ['A2U', 'FADE', 'SAPA', 'DySample', 'IndexNet']
+__all__ = ['A2U', 'CARAFE', 'FADE', 'SAPA', 'DySample', 'IndexNet']
 
 _OF_OPENMMLAB = dict(SlotMixin='mixin', UpsampleSlot='slot')
 

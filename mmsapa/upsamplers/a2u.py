@@ -6,7 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .guided import GuidedUpsampler, odd_kernel_size, reassemble
+from ..ops import reassemble
+from .guided import GuidedUpsampler, odd_kernel_size
 
 
 class A2U(GuidedUpsampler):
@@ -70,7 +71,8 @@ class A2U(GuidedUpsampler):
         logits = self.q(F.adaptive_avg_pool2d(guide, 1)) * affinity
         logits = self._shuffle(logits, guide)
         # The sigmoid bounds the ratio of two weights by e.
-        return reassemble(x, logits.sigmoid().softmax(1), self.scale_factor)
+        weights = logits.sigmoid().softmax(1)
+        return reassemble(weights, x, self.kernel_size, self.scale_factor)
 
     def _filter(
         self, guide: Tensor, weight: Tensor, norm: nn.Module

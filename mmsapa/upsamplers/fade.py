@@ -5,7 +5,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .guided import GuidedUpsampler, is_plain, odd_kernel_size, reassemble
+from ..ops import reassemble
+from .guided import GuidedUpsampler, is_plain, odd_kernel_size
 
 
 class FADE(GuidedUpsampler):
@@ -72,7 +73,9 @@ class FADE(GuidedUpsampler):
         logits = self.kernels(self.compress_guide(guide))
         from_x = self._without_bias(self.compress_x(x))
         logits = logits + self._nearest(from_x, guide)
-        out = reassemble(x, logits.softmax(1), self.scale_factor)
+        out = reassemble(
+            logits.softmax(1), x, self.kernel_size, self.scale_factor
+        )
         if self.gate is None:
             return out
         gate = self._nearest(self.gate(x).sigmoid(), guide)

@@ -1,13 +1,10 @@
-"""Base class of the guided layers: checks, sizes, reassembly."""
+"""Base class of the guided layers: checks and sizes."""
 
-import math
-
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.checks import accumulate_dtype, extend_to
+from ..ops.checks import extend_to
 
 
 class GuidedUpsampler(nn.Module):
@@ -186,39 +183,3 @@ def odd_kernel_size(name: str, kernel_size: int) -> int:
             f'center pixel, got {kernel_size}.'
         )
     return kernel_size
-
-
-def reassemble(x: Tensor, weights: Tensor, scale_factor: int) -> Tensor:
-    """Sum the window of ``x`` around each high-res pixel by its weights.
-
-    CARAFE (https://arxiv.org/abs/1905.02188) calls this reassembly. Outside
-    the map ``x`` is zero.
-
-    Args:
-        x (Tensor[N, C, H, W]): Low-res map.
-        weights (Tensor[N, K * K, Hq, Wq]): A weight for each pixel of the
-            window, row-major; K odd, (H - 1) * s < Hq <= H * s.
-        scale_factor (int): s.
-
-    Returns:
-        Tensor[N, C, Hq, Wq]: The sums, dtype of ``x``; half precision is
-        accumulated in float32.
-    """
-    n, c, h, w = x.shape
-    s = scale_factor
-    size = weights.shape[2:]
-    k = math.isqrt(weights.shape[1])
-    dtype = accumulate_dtype(x.dtype)
-    # The high-res pixels of a pixel of x become an axis before the rows, so
-    # that the factors have the memory layout of x.
-    weights = F.pad(weights, [0, w * s - size[1], 0, h * s - size[0]])
-    weights = F.pixel_unshuffle(weights.to(dtype), s)
-    weights = weights.unflatten(1, (1, k * k, s * s))
-    padded = F.pad(x.to(dtype), [k // 2] * 4)
-    out = padded.new_zeros(n, c, s * s, h, w)
-    for i in range(k * k):
-        y, z = divmod(i, k)
-        window = padded[:, :, None, y : y + h, z : z + w]
-        out = torch.addcmul(out, window, weights[:, :, i])
-    out = F.pixel_shuffle(out.flatten(1, 2), s)
-    return out[..., : size[0], : size[1]].to(x.dtype)

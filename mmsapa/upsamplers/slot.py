@@ -29,6 +29,8 @@ class UpsampleSlot(BaseModule):
         upsample_cfg (dict): ``type`` is a name in the registry (nearest,
             bilinear, deconv, pixel_shuffle, carafe, indexnet, a2u, fade,
             dysample, sapa, …) or a class; the rest goes to the layer.
+            ``carafe`` is ours, which any device runs, with the parameters
+            of MMCV's.
         in_channels (int): Channels of the map, before and after.
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
@@ -54,6 +56,8 @@ class UpsampleSlot(BaseModule):
                 "upsample_cfg: expected a 'type', such as dict(type='sapa') "
                 f"or dict(type='nearest'), got {upsample_cfg}."
             )
+        if upsample_cfg['type'] == 'carafe':
+            upsample_cfg = {**upsample_cfg, 'type': 'mmsapa.carafe'}
         layer = _find(upsample_cfg['type'])
         parameters = inspect.signature(layer).parameters
         defaults = dict(
@@ -143,8 +147,6 @@ class UpsampleSlot(BaseModule):
 def _find(layer_type):
     if inspect.isclass(layer_type):
         return layer_type
-    if layer_type == 'carafe':
-        import mmcv.ops  # noqa: F401  registers it
     try:
         with MODELS.switch_scope_and_registry(None) as registry:
             layer = registry.get(layer_type)

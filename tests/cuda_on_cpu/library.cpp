@@ -32,6 +32,18 @@ cudaError_t run(Op op, const Shape& s, void* const* maps) {
   return cudaErrorUnknown;
 }
 
+// maps: weights, value, result or its gradient, grad_weights, grad_value.
+template <typename T>
+cudaError_t run_reassemble(bool backward, const Shape& s, void* const* maps) {
+  T* m[5];
+  for (int i = 0; i < 5; ++i) m[i] = static_cast<T*>(maps[i]);
+  if (!backward) {
+    return mmsapa::cuda::reassemble<T>(s, m[0], m[1], m[2], nullptr);
+  }
+  return mmsapa::cuda::reassemble_backward<T>(s, m[2], m[0], m[1], m[3], m[4],
+                                              nullptr);
+}
+
 // maps: x, weight, bias, out, mean, rstd, and backward its gradient, partial,
 // grad_x, parts of grad_weight.
 template <typename T>
@@ -73,6 +85,14 @@ extern "C" int emulate_run(int op, int dtype, const Shape* shape,
   const Op which = static_cast<Op>(op);
   return with_type(dtype, [&](auto number) {
     return run<decltype(number)>(which, *shape, maps);
+  });
+}
+
+extern "C" int emulate_reassemble(int backward, int dtype, const Shape* shape,
+                                  void* const* maps, int order) {
+  emulate::order = order;
+  return with_type(dtype, [&](auto number) {
+    return run_reassemble<decltype(number)>(backward, *shape, maps);
   });
 }
 

@@ -1,9 +1,18 @@
 """What the operators' tests share: sizes, inputs and comparisons."""
 
+import ctypes
+import mmap
+
 import torch
 import torch.nn.functional as F
 
-from mmsapa.ops import norm_project, sapa_upsample, sapa_upsample_reference
+from mmsapa.ops import (
+    norm_project,
+    reassemble,
+    reassemble_reference,
+    sapa_upsample,
+    sapa_upsample_reference,
+)
 
 # Largest error allowed, as a share of the largest number of the result.
 TOLERANCES = {
@@ -12,6 +21,8 @@ TOLERANCES = {
     torch.float16: 1e-3,
     torch.bfloat16: 8e-3,
 }
+# As tests/cuda_on_cpu numbers them.
+CUDA_DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # N, E, C, H, W: one cell; odd numbers of everything; more than one vector,
 # tile and block of channels; more channels than a CUDA block has threads.
 SIZES = {
@@ -38,6 +49,22 @@ def make(sizes, kernel_size, scale, dtype, device, short=0):
         (n, e, h * scale - short, w * scale - short),
         (n, e, h, w),
         (n, c, h, w),
+    )
+    return [
+        torch.randn(shape, dtype=torch.float64).to(device, dtype)
+        for shape in shapes
+    ]
+
+
+def make_reassembly(
+    sizes, kernel_size, scale, dtype, device, short=0, groups=1
+):
+    """Weights and value, of N, C, H, W; `short` as in make."""
+    n, c, h, w = sizes
+    short = min(short, scale - 1)
+    shapes = (
+        (n, groups * kernel_size**2, h * scale - short, w * scale - short),
+        sizes,
     )
     return [
         torch.randn(shape, dtype=torch.float64).to(device, dtype)
@@ -105,6 +132,24 @@ def check_against_reference(
     assert_close(got, expected, dtype)
 
 
+def check_reassembly(
+    sizes, kernel_size, scale, dtype, device, short=0, groups=1
+):
+    """Forward and backward, against the reference in float64."""
+    numbers = kernel_size, scale, groups
+    inputs = make_reassembly(
+        sizes, kernel_size, scale, dtype, device, short, groups
+    )
+    grad = torch.randn(*sizes[:2], *inputs[0].shape[2:]).to(inputs[0])
+    got = with_grads(lambda *x: reassemble(*x, *numbers), inputs, grad)
+    expected = with_grads(
+        lambda *x: reassemble_reference(*x, *numbers),
+        [x.double() for x in inputs],
+        grad.double(),
+    )
+    assert_close(got, expected, dtype)
+
+
 def check_projection_against_two_steps(sizes, dtype, device):
     """Forward and backward of norm_project, against float64."""
     n, c, e, h, w = sizes
@@ -119,3 +164,26 @@ def check_projection_against_two_steps(sizes, dtype, device):
     if c == 1:  # 0 / sqrt(eps) times rounding errors: only the bias is left
         got, expected = got[:1], expected[:1]
     assert_close(got, expected, dtype)
+
+
+def unwritten(like):
+    return torch.full_like(like, float('nan'))
+
+
+def one_further(x):
+    """The same numbers, an element away from where words begin."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+def fenced(x, at_end):
+    """The same numbers, with memory nobody may touch before or after."""
+    page = mmap.PAGESIZE
+    size = x.numel() * x.element_size()
+    room = -(-size // page) * page
+    memory = mmap.mmap(-1, room + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (start, start + page + room):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), page, 0) == 0
+    offset = page + (room - size if at_end else 0)
+    y = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
+    return y.view(x.shape).copy_(x)

@@ -7,14 +7,7 @@ the barriers to be right; whether a GPU runs them is for the tests marked
 """
 
 import ctypes
-import fcntl
-import hashlib
-import mmap
-import os
 import random
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,55 +16,19 @@ from torch.nn import functional
 from mmsapa.ops import norm_project_reference, sapa_upsample_reference
 
 from . import fuzz
-from .helpers import SIZES, TOLERANCES, assert_close, make, with_grads
+from .helpers import (
+    CUDA_DTYPES,
+    SIZES,
+    TOLERANCES,
+    assert_close,
+    fenced,
+    make,
+    one_further,
+    unwritten,
+    with_grads,
+)
 
-ROOT = Path(__file__).parents[2]
 UPSAMPLE, UPSAMPLE_BACKWARD = range(2)
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
-def cuda_headers():
-    nvcc = shutil.which('nvcc')
-    homes = [os.environ.get('CUDA_HOME'), '/usr/local/cuda']
-    if nvcc:
-        homes.append(Path(nvcc).resolve().parents[1])
-    for home in filter(None, homes):
-        if (Path(home) / 'include' / 'cuda_runtime_api.h').exists():
-            return Path(home) / 'include'
-    return None
-
-
-@pytest.fixture(scope='module')
-def library():
-    headers = cuda_headers()
-    if headers is None:
-        pytest.skip('there is no CUDA toolkit, whose headers are needed')
-    command = [
-        *('g++', '-std=c++17', '-O1', '-fPIC', '-shared', '-w'),
-        # A GPU reads no number from where it is not aligned.
-        *('-fsanitize=alignment', '-fsanitize-undefined-trap-on-error'),
-        *('-D__CUDA_NO_HALF_OPERATORS__', '-I', ROOT / 'csrc'),
-        *('-I', ROOT / 'csrc' / 'cuda', '-isystem', headers),
-        ROOT / 'tests' / 'cuda_on_cpu' / 'library.cpp',
-    ]
-    # It takes a quarter of a minute; the processes of a run share it, and the
-    # next run has it.
-    digest = hashlib.sha256(repr(command).encode())
-    for folder in ('csrc', 'tests/cuda_on_cpu'):
-        for path in sorted(ROOT.glob(f'{folder}/**/*.*')):
-            digest.update(path.read_bytes())
-    folder = ROOT / 'build' / 'cuda-on-cpu'
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f'{digest.hexdigest()[:16]}.so'
-    with open(folder / 'lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            for old in folder.glob('*.so'):
-                old.unlink()
-            unfinished = folder / 'unfinished'
-            subprocess.run([*command, '-o', unfinished], check=True)
-            unfinished.rename(library)
-    return ctypes.CDLL(str(library))
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +39,7 @@ def run(library):
         pointers = [None if m is None else m.data_ptr() for m in maps]
         error = function(
             op,
-            DTYPES.index(maps[0].dtype),
+            CUDA_DTYPES.index(maps[0].dtype),
             (ctypes.c_int64 * 9)(*shape),
             (ctypes.c_void_p * 7)(*pointers),
             order,
@@ -91,10 +48,6 @@ def run(library):
         assert error == 0
 
     return run
-
-
-def unwritten(like):
-    return torch.full_like(like, float('nan'))
 
 
 def compute(run, inputs, grad, kernel_size, scale, **options):
@@ -160,11 +113,6 @@ def test_fused_kernels_equal_reference(sizes, short, kernel_size, dtype, run):
     assert_close(compute(run, *arguments), expect(*arguments), dtype)
 
 
-def one_further(x):
-    """The same numbers, an element away from where words begin."""
-    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
-
-
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('kernel_size', [5, 3])
 def test_maps_may_begin_anywhere(kernel_size, dtype, run):
@@ -174,20 +122,6 @@ def test_maps_may_begin_anywhere(kernel_size, dtype, run):
     again = compute(run, moved, one_further(grad), *sizes)
     for x, y in zip(first, again, strict=True):
         assert torch.equal(x, y)
-
-
-def fenced(x, at_end):
-    """The same numbers, with memory nobody may touch before or after."""
-    page = mmap.PAGESIZE
-    size = x.numel() * x.element_size()
-    room = -(-size // page) * page
-    memory = mmap.mmap(-1, room + 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for fence in (start, start + page + room):
-        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(fence), page, 0) == 0
-    offset = page + (room - size if at_end else 0)
-    y = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
-    return y.view(x.shape).copy_(x)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
@@ -278,7 +212,7 @@ def norm_project(library):
         sizes = (ctypes.c_int64 * 4)(n, c, weight.shape[0], h * w)
         out, mean = unwritten(grad), weight.new_full((n, 1, h, w), torch.nan)
         rstd = unwritten(mean)
-        call = DTYPES.index(x.dtype), sizes, ctypes.c_double(eps)
+        call = CUDA_DTYPES.index(x.dtype), sizes, ctypes.c_double(eps)
         maps = [x, weight, bias, out, mean, rstd]
         run = library.emulate_norm_project
         assert run(0, *call, pointers(*maps), order) == 0
