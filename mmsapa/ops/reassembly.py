@@ -94,7 +94,7 @@ def _in_groups(name, function, weights, value, kernel_size, s, groups):
         x.unflatten(1, (groups, -1)).flatten(0, 1) for x in (weights, value)
     )
     out = function(weights, parts, kernel_size, s)
-    return out.unflatten(0, (-1, groups)).flatten(1, 2)
+    return out.unflatten(0, (value.shape[0], groups)).flatten(1, 2)
 
 
 def _plain(weights, value, kernel_size, scale_factor):
@@ -109,16 +109,17 @@ def _plain(weights, value, kernel_size, scale_factor):
     # The high-res pixels of a cell become an axis before the rows, so that
     # the factors have the memory layout of value.
     weights = F.pad(weights, [0, w * s - size[1], 0, h * s - size[0]])
-    weights = F.pixel_unshuffle(weights.to(dtype), s)
-    weights = weights.unflatten(1, (1, kernel_size**2, s * s))
+    weights = weights.to(dtype).unflatten(3, (w, s)).unflatten(2, (h, s))
+    weights = weights.permute(0, 1, 3, 5, 2, 4).flatten(2, 3)
     padded = F.pad(value.to(dtype), [kernel_size // 2] * 4)
     out = padded.new_zeros(n, c, s * s, h, w)
     for i in range(kernel_size**2):
         y, z = divmod(i, kernel_size)
         window = padded[:, :, None, y : y + h, z : z + w]
-        out = torch.addcmul(out, window, weights[:, :, i])
-    out = F.pixel_shuffle(out.flatten(1, 2), s)
-    return out[..., : size[0], : size[1]].to(value.dtype).contiguous()
+        out = torch.addcmul(out, window, weights[:, i, None])
+    out = out.unflatten(2, (s, s)).permute(0, 1, 4, 2, 5, 3)
+    out = out.flatten(4, 5).flatten(2, 3)[..., : size[0], : size[1]]
+    return out.to(value.dtype).contiguous()
 
 
 def _check(
