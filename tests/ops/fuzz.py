@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from mmsapa.ops import (
     norm_project_reference,
+    reassemble,
+    reassemble_reference,
     sapa_upsample,
     sapa_upsample_reference,
     sapa_upsample_tiled,
@@ -154,6 +156,23 @@ def sapa_case(rng, dtype):
     return functions, inputs, (k, s), numbers(rng, dtype, *out)
 
 
+def reassemble_case(rng, dtype):
+    """As above."""
+    while True:
+        k = rng.choice((1, 3, 3, 5, 5, 5, 7, 9))
+        s, groups = rng.choice((1, 2, 2, 2, 3, 4)), rng.choice((1, 1, 2, 3))
+        n, c = rng.randint(1, 2), groups * rng.randint(0, 12)
+        h, w = (rng.choice((1, 2, rng.randint(1, 80))) for _ in range(2))
+        if n * (groups + c) * k * k * h * w * s * s <= MOST_NUMBERS:
+            break
+    size = (side * s + rng.randint(1 - s, s - 1) for side in (h, w))
+    weights = numbers(rng, dtype, n, groups * k * k, *size)
+    inputs = [weights, numbers(rng, dtype, n, c, h, w)]
+    functions = reassemble, reassemble_reference
+    grad = numbers(rng, dtype, n, c, *weights.shape[2:])
+    return functions, inputs, (k, s, groups), grad
+
+
 def norm_project_case(rng, dtype):
     """As above."""
     n, e = rng.randint(1, 2), rng.randint(1, 40)
@@ -175,9 +194,10 @@ def make_case(number):
     """
     rng = random.Random(number)
     dtype = rng.choice(list(TOLERANCES))
-    make = norm_project_case if rng.random() < 0.25 else sapa_case
+    cases = norm_project_case, reassemble_case, sapa_case, sapa_case
+    make = rng.choice(cases)
     functions, inputs, rest, grad = make(rng, dtype)
-    short = make is sapa_case and is_short(inputs, rest)
+    short = make is not norm_project_case and is_short(inputs, rest)
     spoiled = False
     # The fallback is documented to let such numbers spread.
     if functions[0] is not sapa_upsample_tiled:
@@ -303,13 +323,13 @@ def failure(number):
 
 
 def extended(inputs, rest):
-    """SAPA's inputs with low-res maps that are not short."""
+    """The inputs with low-res maps that are not short."""
     size = inputs[0].shape[2:]
     return [inputs[0], *(extend_to(x, size, rest[1]) for x in inputs[1:])]
 
 
 def is_short(inputs, rest):
-    """Whether a low-res map of SAPA has to be extended."""
+    """Whether a low-res map has to be extended."""
     sizes = zip(inputs[0].shape[2:], inputs[1].shape[2:], strict=True)
     return any(high > low * rest[1] for high, low in sizes)
 

@@ -60,6 +60,8 @@ def good_arguments(name, parameters, n, e, c, h, w, make=torch.randn):
         'x': lambda: make(n, c, h, w),
         'norm_weight': lambda: make(c),
         'norm_bias': lambda: make(c),
+        'weights': lambda: make(n, K * K, h * S, w * S),
+        'groups': lambda: 1,
         'weight': lambda: make(e, c),
         'bias': lambda: make(e),
         'kernel_size': lambda: K,

@@ -22,6 +22,9 @@ for dtype in helpers.TOLERANCES:
             helpers.check_against_reference(
                 helpers.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
                 kernel_size, scale)
+    for kernel_size, scale in ((5, 2), (3, 3)):
+        helpers.check_reassembly(
+            (2, 17, 6, 70), kernel_size, scale, dtype, 'cpu', 1)
     for sizes in helpers.PROJECTION_SIZES.values():
         helpers.check_projection_against_two_steps(sizes, dtype, 'cpu')
 """
