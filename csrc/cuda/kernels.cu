@@ -12,7 +12,9 @@
 //   gather     low[c, k]        = sum over the (p, o) with cell(p) + o = k of
 //                                 window map[p, o] high[c, p]
 //
-// With P = softmax(dot(query, key)), out = aggregate(P, value), and backward
+// Reassembly is aggregate(weights, value) of weights that are given, and its
+// gradients dot(grad_out, value) and gather(weights, grad_out). SAPA: with P =
+// softmax(dot(query, key)), out = aggregate(P, value), and backward
 // dP = dot(grad_out, value), dS = P (dP - sum of P dP), grad_query =
 // aggregate(dS, key), grad_key = gather(dS, query), grad_value =
 // gather(P, grad_out). Low-res maps read as 0 outside, before the softmax.

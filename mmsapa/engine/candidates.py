@@ -14,6 +14,7 @@ from mmsapa.engine.config import library_of
 from mmsapa.engine.inference import build_model
 from mmsapa.matting import MattingDataSample
 from mmsapa.ops import (
+    reassemble,
     sapa_upsample,
     sapa_upsample_reference,
     sapa_upsample_tiled,
@@ -134,8 +135,12 @@ OPERATORS = {
     'sapa': (sapa_upsample, True),
     'nearest': (_interpolation('nearest'), False),
     'bilinear': (_interpolation('bilinear'), False),
-    # Its weights come in place of the queries.
+    # Weights come in place of the queries.
     'carafe': (
+        lambda query, key, value: reassemble(query, value, KERNEL_SIZE, SCALE),
+        False,
+    ),
+    'mmcv-carafe': (
         lambda query, key, value: mmcv.ops.carafe(
             value, query, KERNEL_SIZE, 1, SCALE
         ),
@@ -150,7 +155,11 @@ OPERATORS = {
     'unfold': (unfold, True),
     'reference': (sapa_upsample_reference, True),
 }
-LAYERS = {**PRESETS, 'deconv': dict(type='deconv')}
+LAYERS = {
+    **PRESETS,
+    'mmcv-carafe': dict(type=mmcv.ops.CARAFEPack),
+    'deconv': dict(type='deconv'),
+}
 
 
 def prepare(kind, name, shape, dtype, device, short=0):
@@ -178,7 +187,7 @@ def prepare(kind, name, shape, dtype, device, short=0):
             [guide, x],
             list(layer.parameters()),
         )
-    high = KERNEL_SIZE**2 if name == 'carafe' else shape.e
+    high = KERNEL_SIZE**2 if 'carafe' in name else shape.e
     maps = _maps(shape, high, dtype, device, short)
     return OPERATORS[name][0], list(maps), []
 

@@ -37,8 +37,7 @@ NO_PRODUCTS = (
 def flop_analyzer(model: nn.Module, inputs: tuple) -> FlopAnalyzer:
     """Make mmengine's analyzer, with handles for the upsample layers.
 
-    It counts SAPA's operators, CARAFE's reassembly, and of element-wise
-    products ``addcmul``, by which FADE and A2U reassemble.
+    It counts SAPA's operators and reassembly, ours and that of MMCV's CARAFE.
 
     Args:
         model (nn.Module): Module to count.
@@ -103,7 +102,7 @@ def _count_flops(model, size):
             forward = partial(head.forward, batch_data_samples=samples)
             replace(head, 'forward', forward)
         if carafe := sys.modules.get('mmcv.ops.carafe'):
-            # It has no CPU kernel, and a count needs no values.
+            # MMCV's has no CPU kernel, and a count needs no values.
             replace(carafe.ext_module, 'carafe_forward', lambda *a, **k: None)
         # Gradients stay on: without them attention takes a fused path that
         # the analyzer does not know.
@@ -165,13 +164,14 @@ def _carafe(inputs, outputs):
     return Counter(carafe=macs)
 
 
-def _addcmul(inputs, outputs):
-    return prod(get_shape(outputs[0]))
+def _reassemble(inputs, outputs):
+    # The weights' channels are K * K for each number of the result.
+    return prod(get_shape(outputs[0])) * get_shape(inputs[0])[1]
 
 
 _HANDLES = {
-    'aten::addcmul': _addcmul,
     'mmsapa::norm_project': _norm_project,
+    'mmsapa::reassemble': _reassemble,
     'mmsapa::sapa_upsample': _sapa_upsample,
     'prim::PythonOp.CARAFEFunction': _carafe,
 }

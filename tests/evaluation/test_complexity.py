@@ -49,25 +49,29 @@ def test_other_analyzers_stay_as_they_are():
 def test_carafes_reassembly_is_counted(groups, carafe, monkeypatch):
     from mmsapa.upsamplers import UpsampleSlot
 
-    # It has no CPU kernel, and a count needs no values.
+    # MMCV's has no CPU kernel, and a count needs no values.
     monkeypatch.setattr(
         carafe.ext_module, 'carafe_forward', lambda *args, **kwargs: None
     )
-    slot = UpsampleSlot(dict(type='carafe', up_group=groups), 16)
-    inputs = torch.randn(1, 16, 5, 6), torch.randn(1, 16, 10, 12)
-    assert flop_analyzer(slot, inputs).by_operator() == dict(
-        conv=5 * 6 * (16 * 64 + 9 * 64 * 4 * 25 * groups),
-        # K * K for each of 4 * C numbers a low-res pixel.
-        carafe=5 * 6 * 4 * 25 * 16,
-    )
+    for kind, name in (
+        ('carafe', 'reassemble'),
+        (carafe.CARAFEPack, 'carafe'),
+    ):
+        slot = UpsampleSlot(dict(type=kind, up_group=groups), 16)
+        inputs = torch.randn(1, 16, 5, 6), torch.randn(1, 16, 10, 12)
+        assert flop_analyzer(slot, inputs).by_operator() == {
+            'conv': 5 * 6 * (16 * 64 + 9 * 64 * 4 * 25 * groups),
+            # K * K for each of 4 * C numbers a low-res pixel.
+            name: 5 * 6 * 4 * 25 * 16,
+        }
 
 
 @pytest.mark.parametrize(('kind', 'kernel_size'), [('a2u', 3), ('fade', 5)])
-def test_reassembly_in_pytorch_is_counted(kind, kernel_size):
+def test_reassembly_of_other_layers_is_counted(kind, kernel_size):
     pytest.importorskip('mmcv')
     from mmsapa.upsamplers import UpsampleSlot
 
     slot = UpsampleSlot(dict(type=kind, kernel_size=kernel_size), 16)
     inputs = torch.randn(1, 16, 5, 6), torch.randn(1, 16, 10, 12)
-    count = flop_analyzer(slot, inputs).by_operator()['addcmul']
+    count = flop_analyzer(slot, inputs).by_operator()['reassemble']
     assert count == 5 * 6 * 4 * kernel_size**2 * 16

@@ -54,7 +54,7 @@ def test_operators(run):
     text, result = run('operator', *arguments)
     assert len(result['rows']) == 2 * len(names)
     for row in result['rows']:
-        if row['candidate'] == 'carafe':
+        if row['candidate'] == 'mmcv-carafe':
             assert 'cpu not found' in row['reason']
         else:
             assert len(row['seconds']) == 2
@@ -103,8 +103,8 @@ def test_too_large_a_shape_is_refused():
 def test_layers(run):
     _, result = run('layer', '--no-memory', '--shapes', '1x16x4x5x6')
     rows = by_candidate(result, 'forward+backward')
-    assert len(rows) == 8
-    assert [name for name in rows if 'reason' in rows[name]] == ['carafe']
+    assert len(rows) == 9
+    assert [name for name in rows if 'reason' in rows[name]] == ['mmcv-carafe']
 
 
 def test_models(run):

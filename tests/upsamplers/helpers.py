@@ -5,6 +5,8 @@ Mask2Former one, all of them between maps of 256 channels; A2U matting with
 ResNet-34 has four, of 64, 64, 128 and 256 channels.
 """
 
+import inspect
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,19 +36,19 @@ def in_millions(layer_type, model, **kwargs):
 def segformer_giga_macs(layer_type, by_pixel, **kwargs):
     """Multiply-accumulates of SegFormer-B1, in 10^9, rounded as in the papers.
 
-    PyTorch counts convolutions; ``by_pixel`` is the number of all other
-    products, per pixel of low resolution.
+    PyTorch counts convolutions and our operators; ``by_pixel`` is the number
+    of all other products, per pixel of low resolution.
     """
     layer = layer_type(256, **kwargs).eval()
+    maps = len(inspect.signature(layer.forward).parameters)
 
-    def convolutions(side):
-        return count_macs(
-            layer, (1, 256, side, side), (1, 256, 2 * side, 2 * side)
-        )
+    def counted(side):
+        shapes = (1, 256, side, side), (1, 256, 2 * side, 2 * side)
+        return count_macs(layer, *shapes[:maps])
 
     # Some are per pixel, some (of pooled maps) per module.
-    of_pixel = (convolutions(8) - convolutions(4)) / (8**2 - 4**2)
-    of_module = convolutions(4) - of_pixel * 4**2
+    of_pixel = (counted(8) - counted(4)) / (8**2 - 4**2)
+    of_module = counted(4) - of_pixel * 4**2
     modules = len(CHANNELS['SegFormer-B1'])
     total = (of_pixel + by_pixel) * SEGFORMER_PIXELS + of_module * modules
     return round(total / 1e9, 2)

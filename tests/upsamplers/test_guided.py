@@ -5,32 +5,8 @@ import torch
 from torch.nn.utils import prune
 
 from mmsapa.upsamplers import A2U, FADE, SAPA, IndexNet
-from mmsapa.upsamplers.guided import reassemble
-
-from .helpers import window
 
 LAYERS = [A2U, FADE, IndexNet]
-
-
-@pytest.mark.parametrize(('k', 's'), [(1, 1), (3, 2), (5, 2), (3, 3)])
-def test_reassembles_by_the_definition(k, s, device):
-    x = torch.randn(2, 3, 3, 4, dtype=torch.float64)
-    weights = torch.randn(2, k * k, 3 * s - s // 2, 4 * s, dtype=x.dtype)
-    out = reassemble(x.to(device), weights.to(device), s).cpu()
-    assert out.shape == (2, 3, *weights.shape[2:])
-    for b, i, j in torch.cartesian_prod(
-        *map(torch.arange, (2, *out.shape[2:]))
-    ):
-        patch = window(x[b], i // s - k // 2, j // s - k // 2, k)
-        expected = patch.flatten(1) @ weights[b, :, i, j]
-        torch.testing.assert_close(out[b, :, i, j], expected)
-
-
-def test_accumulates_half_precision_in_float32():
-    x = torch.ones(1, 1, 5, 5, dtype=torch.bfloat16)
-    x[0, 0, 0, 0] = 512  # bfloat16 has no 513
-    weights = torch.ones(1, 25, 5, 5, dtype=torch.bfloat16)
-    assert reassemble(x, weights, 1)[0, 0, 2, 2] == 536
 
 
 @pytest.mark.parametrize('layer_type', LAYERS)

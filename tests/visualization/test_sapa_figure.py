@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from mmengine.config import Config
 
 from mmsapa.engine.inference import build_model
+from mmsapa.ops import reassemble
 from mmsapa.upsamplers import SAPA
-from mmsapa.upsamplers.guided import reassemble
 from mmsapa.visualization import draw_sapa_figure, find_stages, record
 from mmsapa.visualization.sapa_figure import to_array
 
@@ -44,7 +44,7 @@ def test_records_the_first_image_of_each_stage():
         assert torch.equal(stage.x, x[0])
         assert torch.equal(stage.guide, guide[0])
         assert torch.equal(stage.out, out[0])
-        rebuilt = reassemble(x[:1], stage.kernels[None], 2)[0]
+        rebuilt = reassemble(stage.kernels[None], x[:1], 5, 2)[0]
         torch.testing.assert_close(rebuilt, stage.out)
 
 

@@ -7,8 +7,8 @@
     python tools/analysis_tools/benchmark_upsamplers.py show FILE.json
 
 operator: the bare operators, given queries, keys and values (CARAFE: its
-    weights). Whatever computes SAPA is first compared with
-    mmsapa.ops.sapa_upsample_reference, forward and backward.
+    weights; mmcv-carafe needs a GPU). Whatever computes SAPA is first compared
+    with mmsapa.ops.sapa_upsample_reference, forward and backward.
 layer: upsample layers with their norms and projections, given guide and x.
 scaling: operators from 8x8 to 1024x1024, and in batch.
 model: whole models at inference, batch 1, random weights. For the share of
@@ -62,8 +62,8 @@ MODELS = {
 CANDIDATES = dict(
     operator=[name for name in OPERATORS if name != 'reference'],
     layer=[
-        *('sapa-i', 'sapa-b', 'sapa-g', 'dysample', 'carafe', 'deconv'),
-        *('nearest', 'bilinear'),
+        *('sapa-i', 'sapa-b', 'sapa-g', 'dysample', 'carafe', 'mmcv-carafe'),
+        *('deconv', 'nearest', 'bilinear'),
     ],
     scaling=['sapa', 'tiled', 'bilinear', 'nearest'],
     model=['sapa-i', 'sapa-b', 'sapa-g', 'nearest', 'bilinear'],
