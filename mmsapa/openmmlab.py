@@ -1,9 +1,10 @@
 """The upsample layers for OpenMMLab: registered, and with ``init_cfg``.
 
-Importing this module registers ``sapa``, ``fade``, ``a2u``, ``indexnet`` and
-``dysample``, so that ``mmcv.cnn.build_upsample_layer(dict(type='sapa', …))``
-builds them. ``carafe`` is MMCV's own name there, and ours ``mmsapa.carafe``.
-It needs mmengine; neither mmcv nor anything compiled.
+Importing this module registers ``sapa``, ``fade``, ``a2u``, ``indexnet``,
+``dysample`` and ``max_unpool``, so that
+``mmcv.cnn.build_upsample_layer(dict(type='sapa', …))`` builds them.
+``carafe`` is MMCV's own name there, and ours ``mmsapa.carafe``. It needs
+mmengine; neither mmcv nor anything compiled.
 
 ``import mmsapa`` imports this module if mmengine was imported before, as it
 was wherever a config's ``custom_imports`` name ``mmsapa``.
@@ -65,6 +66,7 @@ FADE = _register('fade', upsamplers.FADE)
 A2U = _register('a2u', upsamplers.A2U)
 IndexNet = _register('indexnet', upsamplers.IndexNet)
 DySample = _register('dysample', upsamplers.DySample)
+MaxUnpool = _register('max_unpool', upsamplers.MaxUnpool)
 CARAFE = _with_init_cfg(upsamplers.CARAFE)
 # MMCV registers this name when its operators are imported, and would fail.
 MODELS.register_module('carafe', module=CARAFE)

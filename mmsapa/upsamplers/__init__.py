@@ -11,9 +11,18 @@ from .carafe import CARAFE
 from .dysample import DySample
 from .fade import FADE
 from .indexnet import IndexNet
+from .max_unpool import MaxUnpool
 from .sapa import SAPA
 
-__all__ = ['A2U', 'CARAFE', 'FADE', 'SAPA', 'DySample', 'IndexNet']
+__all__ = [
+    'A2U',
+    'CARAFE',
+    'FADE',
+    'SAPA',
+    'DySample',
+    'IndexNet',
+    'MaxUnpool',
+]
 
 _OF_OPENMMLAB = dict(SlotMixin='mixin', UpsampleSlot='slot')
 

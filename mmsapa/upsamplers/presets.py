@@ -3,6 +3,7 @@
 PRESETS = {
     'nearest': dict(type='nearest'),
     'bilinear': dict(type='bilinear', align_corners=False),
+    'max-unpool': dict(type='max_unpool'),
     'carafe': dict(type='carafe'),
     'indexnet': dict(type='indexnet'),
     'a2u': dict(type='a2u'),

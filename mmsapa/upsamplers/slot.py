@@ -27,10 +27,10 @@ class UpsampleSlot(BaseModule):
 
     Args:
         upsample_cfg (dict): ``type`` is a name in the registry (nearest,
-            bilinear, deconv, pixel_shuffle, carafe, indexnet, a2u, fade,
-            dysample, sapa, …) or a class; the rest goes to the layer.
-            ``carafe`` is ours, which any device runs, with the parameters
-            of MMCV's.
+            bilinear, max_unpool, deconv, pixel_shuffle, carafe, indexnet,
+            a2u, fade, dysample, sapa, …) or a class; the rest goes to the
+            layer. ``carafe`` is ours, which any device runs, with the
+            parameters of MMCV's.
         in_channels (int): Channels of the map, before and after.
         guide_channels (int, optional): Channels of the guide. Default:
             ``in_channels``.
@@ -155,8 +155,9 @@ def _find(layer_type):
     if layer is None:
         raise KeyError(
             f'upsample_cfg: expected the name of a registered upsample layer '
-            f'(sapa, fade, a2u, indexnet, dysample, nearest, bilinear, '
-            f'deconv, pixel_shuffle, carafe, …), got type={layer_type!r}.'
+            f'(sapa, fade, a2u, indexnet, dysample, max_unpool, nearest, '
+            f'bilinear, deconv, pixel_shuffle, carafe, …), got type='
+            f'{layer_type!r}.'
         )
     return layer
 
