@@ -63,7 +63,11 @@ DATASETS = Registry(
     scope='mmsapa',
     locations=[
         'mmsapa.datasets.composition1k',
-        *(['mmsapa.datasets.nyu'] if find_spec('mmseg') else []),
+        *(
+            ['mmsapa.datasets.nyu', 'mmsapa.datasets.photographs']
+            if find_spec('mmseg')
+            else []
+        ),
     ],
 )
 TRANSFORMS = Registry(

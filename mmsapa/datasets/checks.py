@@ -21,6 +21,7 @@ from mmsapa.datasets.categories import (
 )
 from mmsapa.datasets.depth_checks import check_depth_maps
 from mmsapa.datasets.matting_checks import check_mattes
+from mmsapa.datasets.size_checks import check_sizes
 from mmsapa.engine.config import ConfigError, leaf_datasets, type_name
 
 SAMPLES = 12
@@ -99,6 +100,7 @@ def check_loop(split, model, dataset, metrics=()):
         head = _last(getattr(model, 'decode_head', None))
         if load is not None and hasattr(head, 'num_classes'):
             _check_count(split, 'decode_head', head, classes)
+            check_sizes(infos)
             _check_label_maps(split, head, leaf, infos, load)
         check_depth_maps(split, head, leaf, infos)
         check_mattes(split, leaf, infos)

@@ -10,13 +10,12 @@ import numpy as np
 from PIL import Image
 
 from mmsapa.datasets.matting_loading import check_size, read_gray
-from mmsapa.datasets.processes import map_in_processes
+from mmsapa.datasets.processes import PARTIAL, map_in_processes, write_once
 from mmsapa.engine.config import ConfigError
 
 # Of Adobe's folder.
 ADOBE = 'Test_set/Adobe-licensed images'
 LISTS = 'Test_set/test_fg_names.txt', 'Test_set/test_bg_names.txt'
-_PARTIAL = '.partial'
 
 
 def compose_test_set(root, bg_folders, out=None, nproc=None):
@@ -53,15 +52,15 @@ def compose_test_set(root, bg_folders, out=None, nproc=None):
         os.makedirs(osp.join(out, 'Test_set', name), exist_ok=True)
     # Here, since composites in several processes share an alpha map.
     for alpha, target in {(x['alpha'], _targets(x)[1]) for x in tasks}:
-        _finish(partial(shutil.copyfile, alpha), osp.join(out, target))
+        write_once(partial(shutil.copyfile, alpha), osp.join(out, target))
     made = map_in_processes(
         partial(_write_files, out=out), tasks, 'test composites', nproc
     )
     path = osp.join(out, 'test.txt')
-    with open(path + _PARTIAL, 'w', encoding='utf-8') as file:
+    with open(path + PARTIAL, 'w', encoding='utf-8') as file:
         for task in tasks:
             file.write('\t'.join(_targets(task)) + '\n')
-    os.replace(path + _PARTIAL, path)
+    os.replace(path + PARTIAL, path)
     return sum(made)
 
 
@@ -170,17 +169,8 @@ def _targets(task):
 
 def _write_files(task, out):
     merged, _, trimap = (osp.join(out, x) for x in _targets(task))
-    _finish(partial(shutil.copyfile, task['trimap']), trimap)
-    return _finish(partial(_save, task), merged)
-
-
-def _finish(write, path):
-    """Write a file under another name, and rename it when it is complete."""
-    if osp.exists(path):
-        return False
-    write(path + _PARTIAL)
-    os.replace(path + _PARTIAL, path)
-    return True
+    write_once(partial(shutil.copyfile, task['trimap']), trimap)
+    return write_once(partial(_save, task), merged)
 
 
 def _save(task, path):

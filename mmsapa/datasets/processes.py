@@ -1,10 +1,14 @@
 """Work on many files in several processes."""
 
 import os
+import os.path as osp
 import signal
 from multiprocessing import Pool
 
 from rich.progress import track
+
+# What is added to the name of a file that is not complete.
+PARTIAL = '.partial'
 
 
 def map_in_processes(function, items, description, nproc=None):
@@ -26,6 +30,25 @@ def map_in_processes(function, items, description, nproc=None):
         return [*track(map(function, items), **progress)]
     with _pool(nproc) as pool:
         return [*track(pool.imap(function, items, 8), **progress)]
+
+
+def write_once(write, path):
+    """Write a file, unless it exists.
+
+    It gets its name only when it is complete.
+
+    Args:
+        write (Callable): Takes the path of the file to write.
+        path (str): Its name in the end.
+
+    Returns:
+        bool: Whether it was written.
+    """
+    if osp.exists(path):
+        return False
+    write(path + PARTIAL)
+    os.replace(path + PARTIAL, path)
+    return True
 
 
 def _pool(nproc):

@@ -24,7 +24,8 @@ class BalancedCrossEntropyLoss(nn.Module):
     Args:
         class_weight (Sequence[float] | str, optional): A weight for each
             class, or a json file with a list of them, such as the
-            ``class_weights.json`` that the converters of data sets write for
+            ``class_weights.json`` that
+            ``tools/dataset_converters/segmentation.py`` writes for
             median-frequency balancing. Default: None, without.
         loss_weight (float): Default: 1.
         loss_name (str): Name in logs. Default: ``'loss_ce'``.
@@ -96,6 +97,6 @@ def _read_weights(path):
     except (OSError, ValueError) as error:
         raise UserError(
             f'class_weight: expected a json file with a list of weights, got '
-            f'{path}, which cannot be read: {error}; the converters of data '
-            'sets write one.'
+            f'{path}, which cannot be read: {error}; tools/'
+            'dataset_converters/segmentation.py writes one.'
         ) from error
