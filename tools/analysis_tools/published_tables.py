@@ -256,7 +256,8 @@ def parse_args():
             f'--{what}',
             nargs='+',
             choices=names,
-            default=list(names),
+            # No paper has max unpooling in these models.
+            default=[name for name in names if name != 'max-unpool'],
             metavar='NAME',
             help=', '.join(names),
         )
