@@ -182,7 +182,7 @@ def test_every_shipped_config_names_weights_that_exist():
         else:
             found.add(find_weights(address))
     assert all(url.startswith((TORCHVISION, *OPENMMLAB)) for url in found)
-    assert len({Path(url).name for url in found}) == 6
+    assert len({Path(url).name for url in found}) == 8
 
 
 @pytest.mark.parametrize(
