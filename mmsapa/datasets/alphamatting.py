@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 
 import cv2
+import mmcv
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -19,16 +20,8 @@ TEST = (4, 8, 12, 16, 20, 24, 27)
 # Scenes of the demo that are added to the training.
 DRAWN = 60
 _NAMES = [f'GT{number:02d}' for number in range(1, 28)]
-_FOLDERS = (
-    'Training_set/photographs/fg',
-    'Training_set/photographs/alpha',
-    'Training_set/drawn/fg',
-    'Training_set/drawn/alpha',
-    'backgrounds',
-    'Test_set/merged',
-    'Test_set/alpha',
-    'Test_set/trimaps',
-)
+PHOTOGRAPHS, SCENES = 'Training_set/photographs', 'Training_set/drawn'
+BACKGROUNDS, TESTED = 'backgrounds', 'Test_set'
 
 
 def convert(root, out, side=400, nproc=None):
@@ -61,11 +54,10 @@ def convert(root, out, side=400, nproc=None):
             and is something else.
     """
     if osp.exists(out):
-        lacking = [x for x in _FOLDERS if not osp.isdir(osp.join(out, x))]
-        if lacking:
+        if not osp.isdir(osp.join(out, PHOTOGRAPHS)):
             raise ConfigError(
                 f'{out}: expected a new folder, or one that was converted, '
-                f'got one without {lacking[0]}; name another.'
+                f'got one without {PHOTOGRAPHS}; name another.'
             )
         return False
     files = [
@@ -81,8 +73,6 @@ def convert(root, out, side=400, nproc=None):
         )
     unfinished = f'{osp.normpath(out)}.partial'
     shutil.rmtree(unfinished, ignore_errors=True)
-    for folder in _FOLDERS:
-        os.makedirs(osp.join(unfinished, folder))
     write = partial(_write_photograph, out=unfinished, side=side)
     tasks = list(zip(range(1, 28), *files, strict=True))
     map_in_processes(write, tasks, 'photographs', nproc)
@@ -100,15 +90,19 @@ def _write_photograph(task, out, side):
     # On averaging, what is partly unknown becomes neither 0 nor 255.
     image, alpha, trimap = (_reduce(x, side) for x in (image, alpha, trimap))
     if number in TEST:
-        files = dict(zip(_FOLDERS[5:], (image, alpha, trimap), strict=True))
+        files = {
+            f'{TESTED}/merged': image,
+            f'{TESTED}/alpha': alpha,
+            f'{TESTED}/trimaps': trimap,
+        }
     else:
-        fg = image[_nearest(alpha > 242)]
-        bg = cv2.inpaint(
-            image, (alpha > 0).astype(np.uint8), 3, cv2.INPAINT_NS
-        )
-        files = {_FOLDERS[0]: fg, _FOLDERS[1]: alpha, 'backgrounds': bg}
-    for folder, pixels in files.items():
-        _write(osp.join(out, folder, f'GT{number:02d}.png'), pixels)
+        behind = (alpha > 0).astype(np.uint8)
+        files = {
+            f'{PHOTOGRAPHS}/fg': image[_nearest(alpha > 242)],
+            f'{PHOTOGRAPHS}/alpha': alpha,
+            BACKGROUNDS: cv2.inpaint(image, behind, 3, cv2.INPAINT_NS),
+        }
+    _write(files, out, f'GT{number:02d}.png')
 
 
 def _reduce(pixels, side):
@@ -129,12 +123,14 @@ def _nearest(mask):
 def _write_drawn(number, out, side):
     fg = make_foreground(np.random.SeedSequence([0, number]), side)
     bg = make_background(np.random.SeedSequence([1, number]), side)
-    files = {_FOLDERS[2]: fg.color, _FOLDERS[3]: fg.alpha, 'backgrounds': bg}
+    files = {
+        f'{SCENES}/fg': fg.color,
+        f'{SCENES}/alpha': fg.alpha,
+        BACKGROUNDS: bg,
+    }
+    _write(files, out, f'drawn{number:02d}.png')
+
+
+def _write(files, out, name):
     for folder, pixels in files.items():
-        _write(osp.join(out, folder, f'drawn{number:02d}.png'), pixels)
-
-
-def _write(path, pixels):
-    # imwrite reports failure by its result alone.
-    if not cv2.imwrite(path, pixels):
-        raise OSError(f'cannot write {path}')
+        mmcv.imwrite(pixels, osp.join(out, folder, name))

@@ -8,6 +8,7 @@ import shutil
 from functools import partial
 
 import cv2
+import mmcv
 import mmengine
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -39,6 +40,7 @@ _NAMES = dict(
     r'train2014/\d{5}\.jpg|'
     r'Test_set/(alpha/\d{5}|(merged|trimaps)/\d{5}_\d)\.png',
 )
+_QUALITY = cv2.IMWRITE_JPEG_QUALITY, 95
 _NYU_PAIR = 'rgb_{:05d}.jpg', 'sync_depth_{:05d}.png'
 # Backgrounds for each test foreground; in Composition-1K there are 20.
 _GROUNDS = 4
@@ -162,12 +164,6 @@ def _scene_of(split, number, size, seed, make=make_scene):
     return make(np.random.SeedSequence(seed, spawn_key=key), size)
 
 
-def _write_image(path, image, *params):
-    # imwrite reports failure by its result alone.
-    if not cv2.imwrite(path, image, params):
-        raise OSError(f'cannot write {path}')
-
-
 def _write_ade(root, split, count, size, seed, nproc):
     folder = ('training', 'validation')[split]
     name = ('ADE_train_{:08d}', 'ADE_val_{:08d}')[split]
@@ -193,10 +189,8 @@ def _write_ade(root, split, count, size, seed, nproc):
 
 def _write_ade_image(number, image_path, label_path, split, size, seed):
     scene = _scene_of(split, number, size, seed)
-    _write_image(
-        image_path.format(number), scene.image, cv2.IMWRITE_JPEG_QUALITY, 95
-    )
-    _write_image(label_path.format(number), scene.semantic())
+    mmcv.imwrite(scene.image, image_path.format(number), _QUALITY)
+    mmcv.imwrite(scene.semantic(), label_path.format(number))
 
 
 def _write_coco(root, split, count, size, seed, nproc):
@@ -244,9 +238,7 @@ def _write_coco(root, split, count, size, seed, nproc):
 
 def _write_coco_image(number, image_path, split, size, seed):
     scene = _scene_of(split, number, size, seed)
-    _write_image(
-        image_path.format(number), scene.image, cv2.IMWRITE_JPEG_QUALITY, 95
-    )
+    mmcv.imwrite(scene.image, image_path.format(number), _QUALITY)
     items = []
     for i, label in enumerate(scene.labels, 1):
         mask = scene.instances == i
@@ -294,8 +286,8 @@ def _write_nyu(root, split, count, size, seed, nproc):
 def _write_nyu_pair(number, folder, split, size, seed):
     scene = _scene_of(split, number, size, seed, make_depth_scene)
     image, depth = (osp.join(folder, x.format(number)) for x in _NYU_PAIR)
-    _write_image(image, scene.image, cv2.IMWRITE_JPEG_QUALITY, 95)
-    _write_image(depth, scene.millimeters())
+    mmcv.imwrite(scene.image, image, _QUALITY)
+    mmcv.imwrite(scene.millimeters(), depth)
 
 
 def _write_comp1k(root, split, count, size, seed, nproc):
@@ -321,10 +313,9 @@ def _write_comp1k_pair(number, folders, size, seed):
     fg_path, alpha_path, bg_path = (
         osp.join(folder, f'{number:05d}') for folder in folders
     )
-    quality = cv2.IMWRITE_JPEG_QUALITY, 95
-    _write_image(fg_path + '.jpg', fg.color, *quality)
-    _write_image(alpha_path + '.png', fg.alpha)
-    _write_image(bg_path + '.jpg', bg, *quality)
+    mmcv.imwrite(fg.color, fg_path + '.jpg', _QUALITY)
+    mmcv.imwrite(fg.alpha, alpha_path + '.png')
+    mmcv.imwrite(bg, bg_path + '.jpg', _QUALITY)
 
 
 def _write_comp1k_composite(number, folders, size, seed):
@@ -340,6 +331,6 @@ def _write_comp1k_composite(number, folders, size, seed):
         osp.join(folder, f'{foreground + 1:05d}') for folder in folders
     )
     if ground == 0:
-        _write_image(f'{alpha_path}.png', fg.alpha)
-    _write_image(f'{merged_path}_{ground}.png', composite)
-    _write_image(f'{trimap_path}_{ground}.png', trimap)
+        mmcv.imwrite(fg.alpha, f'{alpha_path}.png')
+    mmcv.imwrite(composite, f'{merged_path}_{ground}.png')
+    mmcv.imwrite(trimap, f'{trimap_path}_{ground}.png')

@@ -2,9 +2,8 @@
 
 import os.path as osp
 
-import cv2
+import mmcv
 import numpy as np
-from mmengine.utils import mkdir_or_exist
 
 
 class PredictionFiles:
@@ -41,7 +40,4 @@ class PredictionFiles:
                 f'{other} and {img_path}; name the folder of both in the '
                 "metric's img_root."
             )
-        mkdir_or_exist(osp.dirname(path))
-        # imwrite reports failure by its result alone.
-        if not cv2.imwrite(path, pixels):
-            raise OSError(f'cannot write {path}')
+        mmcv.imwrite(pixels, path)
