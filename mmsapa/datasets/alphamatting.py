@@ -50,8 +50,8 @@ def convert(root, out, side=400, nproc=None):
         bool: Whether something was written.
 
     Raises:
-        ConfigError: If a file is missing or does not fit, or ``out`` exists
-            and is something else.
+        ConfigError: If a file is missing or does not fit, ``side`` is tiny,
+            or ``out`` exists and is something else.
     """
     if osp.exists(out):
         if not osp.isdir(osp.join(out, PHOTOGRAPHS)):
@@ -60,6 +60,10 @@ def convert(root, out, side=400, nproc=None):
                 f'got one without {PHOTOGRAPHS}; name another.'
             )
         return False
+    if side < 16:
+        raise ConfigError(
+            f'--side: expected at least 16 pixels, got {side}; 400 is usual.'
+        )
     files = [
         [osp.join(root, kind, f'{name}.png') for name in _NAMES]
         for kind in ('images', 'alpha', 'trimap')
@@ -98,6 +102,7 @@ def _write_photograph(task, out, side):
     else:
         behind = (alpha > 0).astype(np.uint8)
         files = {
+            # Opaque but for a twentieth, since few pixels are quite.
             f'{PHOTOGRAPHS}/fg': image[_nearest(alpha > 242)],
             f'{PHOTOGRAPHS}/alpha': alpha,
             BACKGROUNDS: cv2.inpaint(image, behind, 3, cv2.INPAINT_NS),

@@ -88,6 +88,8 @@ def test_missing_files_and_foreign_folders_are_named(convert, root):
     with pytest.raises(ConfigError, match='GT07.png: expected a file.*1 of 8'):
         convert()
     assert not (root / 'out').exists()
+    with pytest.raises(ConfigError, match='at least 16 pixels, got 0'):
+        convert(side=0)
     (root / 'out').mkdir()
     with pytest.raises(ConfigError, match='expected a new folder'):
         convert()
