@@ -51,6 +51,8 @@ def demo(clone, step=None, sent=None, **environment):
 
 def main():
     """Go through all steps, then to the end."""
+    # A shell's background jobs, and what they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, 'clone')
         subprocess.run(['git', 'clone', '-q', ROOT, clone], check=True)
