@@ -140,7 +140,10 @@ def pins(name):
 def install_packages(_):
     """Make ``.venv`` anew, with all that is taken ready-made."""
     shutil.rmtree(str(VENV), ignore_errors=True)
-    run(sys.executable, '-m', 'venv', VENV)
+    # In this process: Ctrl-C would make another one print its traceback.
+    import venv
+
+    venv.create(str(VENV), symlinks=True, with_pip=True)
     pip('install', '-r', pins('build'))
     pip('install', *(f'-r{pins(name)}' for name in PACKAGES))
 
