@@ -10,7 +10,11 @@ import numpy as np
 from PIL import Image
 
 from mmsapa.datasets.matting_loading import check_size, read_gray
-from mmsapa.datasets.processes import PARTIAL, map_in_processes, write_once
+from mmsapa.datasets.processes import (
+    complete_file,
+    map_in_processes,
+    write_once,
+)
 from mmsapa.engine.config import ConfigError
 
 # Of Adobe's folder.
@@ -56,11 +60,9 @@ def compose_test_set(root, bg_folders, out=None, nproc=None):
     made = map_in_processes(
         partial(_write_files, out=out), tasks, 'test composites', nproc
     )
-    path = osp.join(out, 'test.txt')
-    with open(path + PARTIAL, 'w', encoding='utf-8') as file:
+    with complete_file(osp.join(out, 'test.txt')) as file:
         for task in tasks:
             file.write('\t'.join(_targets(task)) + '\n')
-    os.replace(path + PARTIAL, path)
     return sum(made)
 
 

@@ -15,7 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmsapa.datasets.processes import PARTIAL, map_in_processes, write_once
+from mmsapa.datasets.processes import (
+    complete_file,
+    map_in_processes,
+    write_once,
+)
 from mmsapa.engine.config import ConfigError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm')
@@ -92,10 +96,8 @@ def convert_pairs(
     training = [c for pair, c in zip(pairs, counts) if pair.split == 'train']
     if training:
         weights = median_frequency_weights(np.array(training))
-        path = osp.join(out, WEIGHTS)
-        with open(path + PARTIAL, 'w', encoding='utf-8') as file:
+        with complete_file(osp.join(out, WEIGHTS)) as file:
             json.dump([round(float(w), 6) for w in weights], file)
-        os.replace(path + PARTIAL, path)
     return dict(splits)
 
 

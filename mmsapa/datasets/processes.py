@@ -1,8 +1,9 @@
-"""Work on many files in several processes."""
+"""Work on many files in several processes, which may be killed."""
 
 import os
 import os.path as osp
 import signal
+from contextlib import contextmanager
 from multiprocessing import Pool
 
 from rich.progress import track
@@ -49,6 +50,24 @@ def write_once(write, path):
     write(path + PARTIAL)
     os.replace(path + PARTIAL, path)
     return True
+
+
+@contextmanager
+def complete_file(path, mode='w'):
+    """Open a file to write, which gets its name only when it is complete.
+
+    Args:
+        path (str | Path): Its name in the end; one that exists is replaced.
+        mode (str): 'w', for text in UTF-8, or 'wb'. Defaults to 'w'.
+
+    Yields:
+        IO: The open file.
+    """
+    partial = f'{path}{PARTIAL}'
+    encoding = None if 'b' in mode else 'utf-8'
+    with open(partial, mode, encoding=encoding) as file:
+        yield file
+    os.replace(partial, path)
 
 
 def _pool(nproc):
