@@ -1,5 +1,6 @@
 """Tiny models and data, and the tools run on them as a user runs them."""
 
+import json
 import os
 import runpy
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,6 +19,8 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
 from mmsapa.datasets.demo_data import make_dataset
 from mmsapa.engine.config import library_of
+from mmsapa.engine.controlled_comparison import images_of
+from mmsapa.evaluation.paired import mean_figure
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = dict(
@@ -192,3 +196,22 @@ def error(monkeypatch, name, *args):
     with pytest.raises(SystemExit) as caught:
         call(monkeypatch, name, *args)
     return str(caught.value)
+
+
+def figures(out):
+    """All figures of a comparison, but time and memory."""
+    rows = json.loads((out / 'comparison.json').read_text())['rows']
+    for row in rows:
+        for measured in (row, *row['runs']):
+            for key in measured.keys() & {'seconds', 'peak_bytes'}:
+                assert np.min(measured.pop(key)) > 0
+    return rows
+
+
+def check_images(cfg, result, *names):
+    """What is kept of images gives the figures of all."""
+    with np.load(images_of(cfg)) as images:
+        assert {*names} <= images.keys() <= result.keys()
+        for name in names:
+            expected = pytest.approx(result[name], abs=0.006, nan_ok=True)
+            assert mean_figure(images[name]) == expected

@@ -6,6 +6,7 @@ from one saved state, and batches, augmentation and dropout are the same.
 
 import copy
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -20,10 +21,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
+from mmsapa.datasets.processes import complete_file
 from mmsapa.engine import timing
 from mmsapa.engine.checkpoint import find_last_checkpoint, load_weights
-from mmsapa.engine.config import find_slots, kind_of, type_name
+from mmsapa.engine.config import (
+    ConfigError,
+    find_slots,
+    kind_of,
+    type_name,
+)
 from mmsapa.engine.evaluation_options import evaluators
+from mmsapa.engine.image_figures import ImageFigures
 from mmsapa.engine.inference import build_model
 from mmsapa.engine.runner import build_runner
 from mmsapa.upsamplers.presets import PRESETS
@@ -60,12 +68,11 @@ def save_initial_state(cfg, seed, path):
     else:
         model.init_weights()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix('.unfinished')
-    torch.save(dict(state_dict=model.state_dict()), unfinished)
-    unfinished.replace(path)
+    with complete_file(path, 'wb') as file:
+        torch.save(dict(state_dict=model.state_dict()), file)
 
 
-def candidate_config(cfg, name, seed, initial_state):
+def candidate_config(cfg, name, seed, initial_state, rate=None, split='test'):
     """Make the config that trains a candidate and tests it in the end.
 
     Args:
@@ -73,12 +80,22 @@ def candidate_config(cfg, name, seed, initial_state):
         name (str): The upsampler's, in PRESETS.
         seed (int): Of all that is random.
         initial_state (Path): Of :func:`save_initial_state`; the work dir is
-            ``name`` beside it.
+            beside it, with the name and the rate, if there is one.
+        rate (float, optional): Learning rate. Default: None, the config's.
+        split (str): 'test', or 'val' to test on the validation images.
+            Default: 'test'.
 
     Returns:
         Config: For :func:`train_and_test`.
     """
     cfg = with_upsampler(cfg, name)
+    if rate is not None:
+        cfg.optim_wrapper.optimizer.lr = rate
+        name = f'{name}-lr-{rate}'
+    if split == 'val':
+        cfg.test_dataloader = cfg.val_dataloader
+    # Images of all candidates in one order, to be paired.
+    cfg.test_dataloader.sampler = dict(type='DefaultSampler', shuffle=False)
     checkpoint = 'default_hooks.checkpoint'
     cfg.merge_from_dict(
         {
@@ -93,6 +110,7 @@ def candidate_config(cfg, name, seed, initial_state):
             ),
             **dict.fromkeys(['val_dataloader', 'val_cfg', 'val_evaluator']),
             'test_evaluator': _metrics(cfg),
+            'result': 'result' if split == 'test' else 'validation',
             f'{checkpoint}.type': 'CheckpointHook',
             f'{checkpoint}.by_epoch': False,
             f'{checkpoint}.save_best': None,
@@ -150,6 +168,14 @@ class SameConditions(Hook):
         sequence = np.random.SeedSequence([self.seed, runner.iter])
         set_random_seed(int(sequence.generate_state(1)[0]))
 
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Have a training that resumes know the peak so far."""
+        checkpoint['peak_bytes'] = self.peak_bytes
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """Go on with the peak so far, if this training has one."""
+        self.peak_bytes = checkpoint.get('peak_bytes', 0)
+
     def after_train_iter(self, runner, *args, **kwargs):
         """Tell that the iteration is done."""
         self._note(runner.iter + 1)
@@ -170,6 +196,9 @@ class SameConditions(Hook):
 def train_and_test(cfg, tell):
     """Train and test a candidate, from its last checkpoint if there is one.
 
+    One that is trained is tested alone. What was measured of each image goes
+    to :func:`images_of`.
+
     Args:
         cfg (Config): Of :func:`candidate_config`.
         tell (Callable): As :class:`SameConditions` has it.
@@ -178,28 +207,51 @@ def train_and_test(cfg, tell):
         dict: Metrics, those of segmentation in percent, and ``peak_bytes`` of
         the training.
     """
+    iterations = cfg.train_cfg.max_iters
     last = find_last_checkpoint(cfg.work_dir)
+    trained = last and Path(last).name == f'iter_{iterations}.pth'
     if last:
-        cfg.load_from, cfg.resume = last, True
+        cfg.load_from, cfg.resume = last, not trained
     runner = build_runner(cfg)
     hook = SameConditions(cfg.randomness.seed, tell)
+    images = ImageFigures(kind_of(cfg))
     runner.register_hook(hook)
+    runner.register_hook(images)
     # Built now, so that test data that do not fit stop it before training.
     _ = runner.test_loop
-    # Slots draw their weights when training starts.
-    set_random_seed(cfg.randomness.seed)
-    runner.train()
+    if trained:
+        tell(iterations)
+    else:
+        # Slots draw their weights when training starts.
+        set_random_seed(cfg.randomness.seed)
+        runner.train()
     metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
-    return dict(metrics, peak_bytes=hook.peak_bytes)
+    images.save(images_of(cfg), metrics)
+    peak = hook.peak_bytes
+    if not peak:  # in a checkpoint of an older version
+        older = result_of(cfg)
+        text = older.read_text() if older.is_file() else '{}'
+        peak = json.loads(text).get('peak_bytes', math.nan)
+    return dict(metrics, peak_bytes=peak)
 
 
 def result_of(cfg):
     """Name the file of a candidate's result, which is there once tested."""
-    return Path(cfg.work_dir, 'result.json')
+    return Path(cfg.work_dir, f'{cfg.result}.json')
+
+
+def images_of(cfg):
+    """Name the file of what is measured of each image."""
+    return result_of(cfg).with_suffix('.npz')
+
+
+def is_finished(cfg):
+    """Tell whether there is all that is measured of a candidate."""
+    return result_of(cfg).is_file() and images_of(cfg).is_file()
 
 
 def train_all(cfgs, jobs=0):
-    """Train and test all candidates that have no result yet.
+    """Train and test all candidates that are not finished.
 
     Each has a process of its own, which writes what it prints to ``run.log``
     in the work dir, and what :func:`train_and_test` returns to
@@ -210,11 +262,11 @@ def train_all(cfgs, jobs=0):
         jobs (int): Processes at a time; 0 for one per GPU or, without one,
             per core.
 
-    Returns:
-        list[str]: Work dirs of those that failed.
+    Raises:
+        ConfigError: Some failed.
     """
     jobs = jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
-    todo = [cfg for cfg in cfgs if not result_of(cfg).is_file()]
+    todo = [cfg for cfg in cfgs if not is_finished(cfg)]
     context = multiprocessing.get_context('spawn')
     progress, processes = context.RawArray('q', len(cfgs)), []
     iterations = cfgs[0].train_cfg.max_iters
@@ -239,7 +291,13 @@ def train_all(cfgs, jobs=0):
         for process in processes:
             process.join()
         bar.close()
-    return [cfg.work_dir for cfg in todo if not result_of(cfg).is_file()]
+    failed = [cfg.work_dir for cfg in todo if not is_finished(cfg)]
+    if failed:
+        raise ConfigError(
+            f'{len(failed)} of {len(cfgs)} trainings failed, and run.log in '
+            f'{", ".join(failed)} says why; the same command tries them '
+            'again, and without them it compares the others.'
+        )
 
 
 def _run(cfg, number, progress):
@@ -254,6 +312,5 @@ def _run(cfg, number, progress):
     else:
         torch.set_num_threads(1)
     result = train_and_test(cfg, partial(progress.__setitem__, number))
-    unfinished = result_of(cfg).with_suffix('.unfinished')
-    unfinished.write_text(json.dumps(result))
-    unfinished.replace(result_of(cfg))
+    with complete_file(result_of(cfg)) as file:
+        json.dump(result, file)

@@ -1,5 +1,7 @@
 """Small models with random weights, scenes, and the tools that predict."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from mmengine.hooks import Hook
 
 from mmsapa import visualization
 from mmsapa.datasets.demo_data import make_dataset, make_scene
+from mmsapa.engine import timing
 from mmsapa.engine.runner import build_runner
 
 from ..helpers import CONFIGS, ROOT, SMALL, call, error, save_weights
@@ -23,6 +26,13 @@ NEAREST = dict(
     depth='model = dict(decode_head=dict(upsample_cfg=None))',
     matting='model = dict(decode_head=dict(upsample_cfg=None))',
 )
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    """Time models by single calls, which need not last."""
+    measure = partial(timing.time_in_rounds, shortest=0)
+    monkeypatch.setattr(timing, 'time_in_rounds', measure)
 
 
 @pytest.fixture(params=['seg', 'det'])

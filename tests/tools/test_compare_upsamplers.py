@@ -1,10 +1,9 @@
 """The controlled comparison as a user runs it, on scenes of 64 pixels."""
 
 import json
-import os
 import pickle
 import re
-import signal
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,15 +14,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from ..helpers import (
-    CONFIGS,
-    ROOT,
     call,
+    check_images,
     error,
-    finish,
+    figures,
     make_data,
-    start,
-    tool,
-    wait_for_note,
     write_config,
 )
 from ..pure_python import write_pure_python
@@ -38,13 +33,19 @@ from mmsapa.engine.checkpoint import (  # noqa: E402
 from mmsapa.engine.runner import load_config  # noqa: E402
 
 TOOL = 'analysis_tools/compare_upsamplers'
+ITERATIONS = 4
 # With dropout, since a resumed training must draw the same.
 MORE = """
 model['backbone'].update(drop_path_rate=0.2)
 model['decode_head'].update(dropout_ratio=0.2)
 train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
 test_dataloader = dict(dataset=dict(data_root='{root}'))
-train_cfg = dict(max_iters=12)
+val_dataloader = dict(
+    dataset=dict(
+        data_root='{root}',
+        data_prefix=dict(
+            img_path='images/training', seg_map_path='annotations/training')))
+train_cfg = dict(max_iters=4)
 default_hooks = dict(
     logger=dict(interval=2), checkpoint=dict(interval=2))
 """
@@ -57,63 +58,183 @@ def config(tmp_path_factory):
     return write_config(folder / 'config.py', 'seg', root, MORE)
 
 
-def figures(out):
-    """All figures of a comparison, but time and memory."""
-    rows = json.loads((out / 'comparison.json').read_text())['rows']
-    for row in rows:
-        for measured in (row, *row['runs']):
-            for key in measured.keys() & {'seconds', 'peak_bytes'}:
-                assert np.min(measured.pop(key)) > 0
-    return rows
+class Stopped(Exception):
+    """Ends a training."""
+
+
+def stop_after(iterations):
+    """Make what stops a training, as a kill would."""
+
+    def tell(done):
+        if done == iterations:
+            raise Stopped
+
+    return tell
+
+
+@pytest.fixture
+def candidate(config, scope):
+    """Make a candidate of seed 0 in the folder of a comparison."""
+    scope('mmseg')
+
+    def candidate(out, name, iterations=ITERATIONS, **more):
+        cfg, start = load_config(str(config)), out / 'seed-0/init.pth'
+        cfg.train_cfg.max_iters = iterations
+        controlled.save_initial_state(cfg, 0, start)
+        cfg = controlled.candidate_config(cfg, name, 0, start, **more)
+        cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+        return cfg
+
+    return candidate
+
+
+def train(cfg, tell=lambda done: None):
+    """Train and test in this process, and keep the result."""
+    result = controlled.train_and_test(cfg, tell)
+    controlled.result_of(cfg).write_text(json.dumps(result))
+    return result
+
+
+def weights_of(cfg):
+    path = f'{cfg.work_dir}/iter_{ITERATIONS}.pth'
+    return read_checkpoint(path)['state_dict']
 
 
 def test_a_comparison_ends_the_same_after_a_kill(
-    config, tmp_path, monkeypatch, capsys, scope
+    config, candidate, tmp_path, monkeypatch, capsys, briefly
 ):
-    out = tmp_path / 'out'
-    words = '--config', config, '--out', out, '--upsamplers', 'sapa-g'
-    process = start(tmp_path, *tool(TOOL, *words))
-    wait_for_note(process, out / 'seed-0/sapa-g')
-    os.killpg(process.pid, signal.SIGKILL)
-    finish(process)
-    result = out / 'seed-0/sapa-g/result.json'
-    assert not result.exists()
-
-    words = *words, 'bilinear'
-    call(monkeypatch, TOOL, *words)
-    assert (out / 'comparison.md').read_text() in capsys.readouterr().out
-    assert cv2.imread(str(out / 'comparison.png')) is not None
-    log = result.with_name('run.log').read_text()
-    assert re.search(r'resumed epoch: 0, iter: \d', log)
-    rows = figures(out)
-    assert [row['upsampler'] for row in rows] == ['sapa-g', 'bilinear']
-    for key in ('params', 'flops'):
-        assert rows[0][key] > rows[1][key]
-    assert all(0 < row['runs'][0]['mBIoU'] < 100 for row in rows)
-
-    # The same training without an interruption, in this process.
-    scope('mmseg')
-    cfg, path = load_config(str(config)), tmp_path / 'seed-0/init.pth'
-    controlled.save_initial_state(cfg, 0, path)
-    cfg = controlled.candidate_config(cfg, 'sapa-g', 0, path)
-    metrics = controlled.train_and_test(cfg, lambda done: None)
-    del metrics['peak_bytes']
-    assert rows[0]['runs'] == [dict(metrics, seed=0)]
-    theirs, ours = (
-        read_checkpoint(str(folder / 'iter_12.pth'))['state_dict']
-        for folder in (result.parent, path.with_name('sapa-g'))
+    whole, killed, bilinear = (
+        candidate(tmp_path / folder, name)
+        for folder, name in (
+            ('whole', 'sapa-g'),
+            ('out', 'sapa-g'),
+            ('out', 'bilinear'),
+        )
     )
+    expected = train(whole)
+    train(bilinear)
+    with pytest.raises(Stopped):
+        train(killed, stop_after(3))
+    # What a kill may leave of files that were being written.
+    out, work_dir = tmp_path / 'out', Path(killed.work_dir)
+    (saved,) = work_dir.glob('*.pth')
+    assert saved.name == 'iter_2.pth'
+    torn = work_dir / 'iter_4.pth'
+    torn.write_bytes(saved.read_bytes()[:-100])
+    (work_dir / 'last_checkpoint').write_text(str(torn))
+    for path in (
+        out / 'config.json',
+        *(controlled.result_of(killed), controlled.images_of(killed)),
+    ):
+        Path(f'{path}.partial').write_text('{"mIo')
+    (out / 'seed-0/nearest').touch()  # no folder, so that its training fails
+
+    words = '--config', config, '--out', out, '--baseline', 'sapa-g'
+    words = *words, '--upsamplers', 'bilinear', 'sapa-g'
+    message = error(monkeypatch, TOOL, *words, 'nearest')
+    assert re.search('1 of 3 trainings failed.*seed-0/nearest', message)
+    log = (work_dir / 'run.log').read_text()
+    assert re.search(r'resumed epoch: 0, iter: 2', log)
+    # All others are finished, and are not trained again.
+    bilinear_log = Path(bilinear.work_dir, 'run.log')
+    assert not bilinear_log.exists()
+    call(monkeypatch, TOOL, *words)
+    assert (work_dir / 'run.log').read_text() == log
+    theirs, ours = map(weights_of, (killed, whole))
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in ours)
 
-    # A folder is one config's, and keeps what is finished.
-    other = '--cfg-options', 'optim_wrapper.optimizer.lr=0.1'
-    message = error(monkeypatch, TOOL, *words, *other)
+    page = (out / 'comparison.md').read_text()
+    assert page in capsys.readouterr().out
+    assert cv2.imread(str(out / 'comparison.png')) is not None
+    other, row = figures(out)
+    assert (other['upsampler'], row['upsampler']) == ('bilinear', 'sapa-g')
+    for key in ('params', 'flops'):
+        assert row[key] > other[key]
+    (run,) = row['runs']
+    classes = run.pop('classes')
+    del expected['peak_bytes']
+    assert run == dict(expected, seed=0)
+    for key, found in classes.items():
+        known = [figure for figure in found if figure is not None]
+        assert np.mean(known) == pytest.approx(run[key], abs=0.01)
+    assert '\n| boundary IoU ' in page and '\n| spiral ' in page
+    assert 'paired' not in row
+    paired = other['paired']['mIoU']
+    gain = other['runs'][0]['mIoU'] - run['mIoU']
+    assert paired['difference'] == pytest.approx(gain, abs=0.01)
+    assert paired['low'] <= paired['high']
+    assert f'{paired["difference"]:+.2f} (' in page
+
+    # A folder is one config's.
+    options = '--cfg-options', 'optim_wrapper.optimizer.lr=0.1'
+    message = error(monkeypatch, TOOL, *words, *options)
     assert 'out holds a comparison with another config: expected' in message
-    (out / 'seed-0/nearest').touch()  # no folder
-    message = error(monkeypatch, TOOL, *words, 'nearest')
-    assert re.search('1 of 3 trainings failed.*seed-0/nearest', message)
-    assert figures(out) == rows
+
+
+def test_what_older_versions_trained_is_tested_and_not_trained(
+    candidate, tmp_path
+):
+    cfg = candidate(tmp_path, 'nearest', 1)
+    train(cfg)
+    # Their results had no figures of images, their checkpoints no memory.
+    controlled.images_of(cfg).unlink()
+    controlled.result_of(cfg).write_text('{"mIoU": 0.1, "peak_bytes": 5}')
+    path = f'{cfg.work_dir}/iter_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint['peak_bytes']
+    torch.save(checkpoint, path)
+    assert not controlled.is_finished(cfg)
+    done = []
+    result = train(cfg, done.append)
+    assert done == [1]
+    assert result['peak_bytes'] == 5 and result['mIoU'] != 0.1
+    check_images(cfg, result, 'mIoU', 'mBIoU')
+    assert controlled.is_finished(cfg)
+
+
+def test_each_upsampler_has_the_rate_that_is_best_in_validation(
+    config, candidate, tmp_path, monkeypatch, capsys, briefly
+):
+    # Trained once; what is measured of validation images is made up.
+    out, first = tmp_path / 'out', None
+    for name, rate, figure in (
+        *(('bilinear', 0.002, 60), ('bilinear', 0.001, 50)),
+        *(('nearest', 0.002, 40), ('nearest', 0.001, 50)),
+    ):
+        cfg = candidate(out, name, 1, rate=rate, split='val')
+        assert cfg.optim_wrapper.optimizer.lr == rate
+        if first:
+            shutil.copytree(first, cfg.work_dir)
+        else:
+            train(cfg)
+            first = cfg.work_dir
+            with np.load(controlled.images_of(cfg)) as images:
+                assert len(images['mIoU']) == 8
+        made_up = dict(mIoU=figure, peak_bytes=1)
+        controlled.result_of(cfg).write_text(json.dumps(made_up))
+    assert not [*out.rglob('result.*')]  # nothing was tested
+    for name, rate in (('bilinear', 0.002), ('nearest', 0.001)):
+        cfg, done = candidate(out, name, 1, rate=rate), []
+        check_images(cfg, train(cfg, done.append), 'mIoU', 'mBIoU')
+        assert done == [1]  # nothing was trained
+    call(
+        monkeypatch,
+        TOOL,
+        *('--config', config, '--out', out),
+        *('--upsamplers', 'bilinear', 'nearest', '--baseline', 'nearest'),
+        *('--lrs', '2e-3', '1e-3'),
+        *('--cfg-options', 'train_cfg.max_iters=1'),
+    )
+    assert not [*out.rglob('run.log')]  # all was there
+    page = capsys.readouterr().out
+    assert 'that of 0.002, 0.001 with the best mIoU of the valid' in page
+    assert re.search(r'\| bilinear .* 0\.002 \|', page)
+    assert re.search(r'\| nearest .* 0\.001 \|', page)
+    assert 'Paired differences from nearest' in page
+    rows = figures(out)
+    assert [row['rate'] for row in rows] == [0.002, 0.001]
+    assert 'paired' in rows[0] and 'paired' not in rows[1]
 
 
 class Record(Hook):
@@ -219,145 +340,7 @@ def test_pure_python_and_wrapped_data_are_compared(config, tmp_path, scope):
     # As it reaches the process that trains it.
     cfg, done = pickle.loads(pickle.dumps(cfg)), []
     result = controlled.train_and_test(cfg, done.append)
+    check_images(cfg, result, 'mIoU', 'mBIoU')
     assert done == [0, 1, 2]
     assert 0 < result['mBIoU'] < 100
     assert result['peak_bytes'] > 1e8
-
-
-def test_mattors_are_compared(tmp_path, scope):
-    root = make_data(tmp_path, 'matting', 4, 1)
-    path = write_config(tmp_path / 'config.py', 'matting', root)
-    scope('mmsapa')
-    cfg = load_config(str(path))
-    cfg.train_cfg.max_iters = 1
-    path = tmp_path / 'init.pth'
-    controlled.save_initial_state(cfg, 0, path)
-    cfg = controlled.candidate_config(cfg, 'sapa-i', 0, path)
-    result = controlled.train_and_test(cfg, lambda done: None)
-    assert all(result[key] > 0 for key in ('SAD', 'MSE', 'Grad', 'Conn'))
-
-
-def test_the_mean_and_the_spread_are_those_over_seeds(
-    tmp_path, monkeypatch, capsys
-):
-    result = json.loads((ROOT / 'docs/comparison/fine-tuned.json').read_text())
-    values = iter([30, 31, 35])
-    for trained in result['rows'][0]['runs']:
-        trained['mIoU'] = next(values)
-    (tmp_path / 'file.json').write_text(json.dumps(result))
-    call(monkeypatch, TOOL, '--show', tmp_path / 'file.json')
-    assert '32.00 ± 2.65' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize('name', ['from-scratch', 'fine-tuned'])
-def test_the_pages_in_docs_are_those_of_their_json(name, monkeypatch, capsys):
-    path = ROOT / f'docs/comparison/{name}.json'
-    call(monkeypatch, TOOL, '--show', path)
-    # mmsegmentation's fork prints when it is imported.
-    printed = capsys.readouterr().out
-    assert printed.endswith(path.with_suffix('.md').read_text())
-
-
-@pytest.mark.parametrize('content', ['{"rows": [', '[]', '{}', None])
-def test_what_is_no_comparison_is_named(content, tmp_path, monkeypatch):
-    path = tmp_path / 'file.json'
-    if content:
-        path.write_text(content)
-    message = error(monkeypatch, TOOL, '--show', path)
-    assert message.startswith(f'{path}: expected a comparison, got')
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['--upsamplers', 'sapa'], r"'sapa' \(choose from .*sapa-g"),
-        (['--jobs', 'two'], '--jobs: expected a whole number, got two'),
-        (['--seeds', '1.5'], '--seeds: expected a whole number, got 1.5'),
-    ],
-)
-def test_bad_arguments_are_named(arguments, words, monkeypatch, capsys):
-    error(monkeypatch, TOOL, *arguments)
-    assert re.search(words, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (['--config', 'no.py'], 'There is no config file no.py'),
-        (
-            ['--config', ROOT / CONFIGS['det']],
-            'mattor with an upsample_cfg',
-        ),
-        (['--cfg-options', 'load_from=no.pth'], 'no checkpoint no.pth'),
-        (
-            ['--cfg-options', 'train_cfg.max_iters=4', 'test_dataloader=None'],
-            'and a test_dataloader',
-        ),
-        (
-            ['--cfg-options', 'test_dataloader.dataset.data_root=no'],
-            'needs no/',
-        ),
-        (['--out', ROOT / 'setup.py'], 'expected a folder, got .*setup.py'),
-    ],
-)
-def test_what_does_not_fit_is_named(
-    options, words, config, tmp_path, monkeypatch
-):
-    options = ['--config', config, '--out', tmp_path, *options]
-    assert re.search(words, error(monkeypatch, TOOL, *options))
-
-
-# ---- depth ------------------------------------------------------------------
-
-DEPTH = """
-train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
-test_dataloader = dict(dataset=dict(data_root='{root}'))
-test_evaluator = dict(crop_type='eigen')
-train_cfg = dict(max_iters=2)
-"""
-
-
-def test_depth_estimators_are_compared_by_depth(
-    tmp_path, monkeypatch, capsys, scope
-):
-    root = make_data(tmp_path, 'depth', 4, 2)
-    config = write_config(tmp_path / 'depth.py', 'depth', root, DEPTH)
-    # Trained in this process; the tool goes on from there.
-    scope('mmseg')
-    cfg, start = load_config(str(config)), tmp_path / 'out/seed-0/init.pth'
-    controlled.save_initial_state(cfg, 0, start)
-    cfg = controlled.candidate_config(cfg, 'sapa-b', 0, start)
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    measured = controlled.train_and_test(cfg, lambda done: None)
-    controlled.result_of(cfg).write_text(json.dumps(measured))
-    words = '--config', config, '--upsamplers', 'sapa-b'
-    call(monkeypatch, TOOL, *words, '--out', tmp_path / 'out')
-    heads = 'δ1 | AbsRel | RMS, m | edges, accuracy | edges, completeness'
-    table = re.sub(' +', ' ', capsys.readouterr().out)
-    assert heads in table and 'mIoU' not in table
-    (row,) = figures(tmp_path / 'out')
-    assert row['upsampler'] == 'sapa-b'
-    (result,) = row['runs']
-    assert 0 <= result['d1'] <= 1 and result['abs_rel'] > 0
-    assert re.search(
-        rf'sapa-b \| {result["d1"]:.3f} \| {result["abs_rel"]:.3f} \| ', table
-    )
-    assert cv2.imread(str(tmp_path / 'out/comparison.png')) is not None
-
-
-def test_what_is_measured_of_depth_is_as_the_config_limits_it(scope):
-    scope('mmseg')
-    cfg = load_config(str(ROOT / CONFIGS['depth']))
-    cfg.test_evaluator.update(
-        crop_type='garg', max_depth_eval=80, depth_metrics=['d1']
-    )
-    made = controlled.candidate_config(cfg, 'nearest', 0, Path('init.pth'))
-    assert made.test_evaluator == [
-        dict(
-            type='mmsapa.DepthMetric',
-            boundaries=True,
-            crop_type='garg',
-            max_depth_eval=80,
-        )
-    ]
-    assert made.default_hooks.checkpoint.save_best is None

@@ -8,7 +8,12 @@ Candidates of one seed differ in their upsamplers alone: all other weights
 start from the same saved state, or from the config's load_from, and batches,
 augmentation and dropout are the same. Each is tested on the config's test
 images; times are measured in turns when all are trained. FOLDER gets
-comparison.json, .md and .png.
+comparison.json, .md and .png: figures, those of each class, and differences
+from a baseline, paired by seed and image.
+
+With --lrs, each upsampler is trained with every rate and the first seed, and
+keeps for all seeds the rate that is best on the config's validation images.
+Only then is it tested.
 
 The same command resumes a comparison that was interrupted, with the figures
 that it would have had without the interruption. On a CPU each training has
@@ -19,7 +24,6 @@ memory; on a GPU some of PyTorch's own kernels add in no fixed order.
 import argparse
 import json
 import os
-import statistics
 import sys
 import warnings
 from functools import partial
@@ -29,17 +33,20 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
-from prettytable import PrettyTable, TableStyle
 
 from mmsapa.datasets.ground_truth import build_data, test_data, test_items
+from mmsapa.datasets.processes import complete_file
 from mmsapa.engine import controlled_comparison as controlled
-from mmsapa.engine import inference, runner, timing
-from mmsapa.engine.cli import KeyValues, command_line, interruptible
-from mmsapa.engine.config import (
-    ConfigError,
-    find_slots,
-    kind_of,
+from mmsapa.engine import (
+    image_figures,
+    inference,
+    learning_rates,
+    runner,
+    timing,
 )
+from mmsapa.engine.cli import KeyValues, command_line, interruptible
+from mmsapa.engine.comparison_page import render
+from mmsapa.engine.config import ConfigError, find_slots, kind_of
 from mmsapa.engine.images import make_folder, read_image, save
 from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers.presets import PRESETS
@@ -49,38 +56,9 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py'
 # Measurements of each candidate's time, and images in the picture.
 ROUNDS, IMAGES = 15, 3
-# The key of each figure, its head, and digits.
-SEGMENTATION = (('mIoU', 'mIoU', 2), ('mBIoU', 'boundary IoU', 2))
-DEPTH = (
-    ('d1', 'δ1', 3),
-    ('abs_rel', 'AbsRel', 3),
-    ('rmse', 'RMS, m', 3),
-    ('dbe_acc', 'edges, accuracy', 2),
-    ('dbe_comp', 'edges, completeness', 2),
-)
-MATTING = (
-    ('SAD', 'SAD', 2),
-    ('MSE', 'MSE', 5),
-    ('Grad', 'Grad', 2),
-    ('Conn', 'Conn', 2),
-)
-NOTES = {
-    SEGMENTATION: 'Boundary IoU is mmsapa.BoundaryIoU (Cheng et al. 2021): '
-    'the IoU of the pixels near contours, summed over images and averaged '
-    'over classes as in mIoU.',
-    DEPTH: 'Figures of an image are averaged over images, by '
-    'mmsapa.DepthMetric. Edges are its depth boundary errors, in pixels, '
-    'after Koch et al. 2018, with the edges found in both maps: accuracy is '
-    'the mean distance from a predicted edge to a true one, completeness '
-    'that from a true edge to a predicted one, up to 10. δ1 is better if '
-    'higher, all others if lower.',
-    MATTING: 'Figures of an image are averaged over images, by '
-    'mmsapa.MattingMetric, in the unknown region of the trimap. All are '
-    'better if lower.',
-}
 
 
-def read_config(path, options, out):
+def read_config(path, options, out, rates=()):
     """Read a comparison's config, check it, and note it in its folder."""
     cfg = runner.load_config(path, options)
     if not (
@@ -95,9 +73,20 @@ def read_config(path, options, out):
             'mattor with an upsample_cfg in its model, train_cfg.max_iters, a '
             f'train_dataloader and a test_dataloader, as {CONFIG} has them.'
         )
+    if rates and not (
+        cfg.get('val_dataloader')
+        and cfg.val_dataloader.dataset != cfg.test_dataloader.dataset
+        and 'lr' in (cfg.get('optim_wrapper') or {}).get('optimizer', ())
+    ):
+        raise ConfigError(
+            f'{path}: expected a val_dataloader with other images than those '
+            'of test_dataloader, and optim_wrapper.optimizer.lr, to choose '
+            'learning rates; set them by --cfg-options, or leave --lrs out.'
+        )
     if cfg.get('load_from'):
         runner.check_checkpoint(cfg.load_from)
-    runner.check_data(cfg, 'train_dataloader', 'test_dataloader')
+    loaders = ('train', 'val', 'test') if rates else ('train', 'test')
+    runner.check_data(cfg, *(f'{name}_dataloader' for name in loaders))
     make_folder(out)
     note = out / 'config.json'
     text = json.dumps(cfg.to_dict(), default=str, indent=1)
@@ -107,36 +96,49 @@ def read_config(path, options, out):
             f'{note}, got {path} and its options; name another folder by '
             '--out, or delete this one.'
         )
-    note.write_text(text)
+    with complete_file(note) as file:
+        file.write(text)
     return cfg
 
 
-def compare(cfg, out, upsamplers, seeds, jobs):
+def compare(cfg, out, upsamplers, seeds, jobs, baseline, rates=()):
     """Train, test, count, time and draw all candidates.
+
+    Args:
+        cfg (Config): Of :func:`read_config`.
+        out (Path): Folder.
+        upsamplers (list[str]): Names in PRESETS.
+        seeds (list[int]): Of the trainings.
+        jobs (int): Trainings at a time.
+        baseline (str): The upsampler that the others are compared with.
+        rates (list[float]): Learning rates to choose from, if any.
 
     Returns:
         dict: What comparison.json holds.
     """
     data = pseudo_collate([build_data(cfg, 'test_dataloader')[0]])
     size = tuple(data['inputs'][0].shape[1:])
-    counts, cfgs = {}, {}
+    counts = {}
     for name in upsamplers:
         model = inference.build_model(controlled.with_upsampler(cfg, name))
         counts[name] = count(model, size)
-    for seed in seeds:
-        start = out / f'seed-{seed}/init.pth'
+    starts = {seed: out / f'seed-{seed}/init.pth' for seed in seeds}
+    for seed, start in starts.items():
         controlled.save_initial_state(cfg, seed, start)
-        for name in upsamplers:
-            cfgs[name, seed] = controlled.candidate_config(
-                cfg, name, seed, start
-            )
-    failed = controlled.train_all([*cfgs.values()], jobs)
-    if failed:
-        raise ConfigError(
-            f'{len(failed)} of {len(cfgs)} trainings failed, and run.log in '
-            f'{", ".join(failed)} says why; the same command tries them '
-            'again, and without them it compares the others.'
+    chosen, validation = {}, {}
+    if rates:
+        print('Choosing learning rates.')
+        chosen, validation = learning_rates.choose_rates(
+            cfg, upsamplers, seeds[0], starts[seeds[0]], rates, jobs
         )
+    cfgs = {
+        (name, seed): controlled.candidate_config(
+            cfg, name, seed, start, chosen.get(name)
+        )
+        for seed, start in starts.items()
+        for name in upsamplers
+    }
+    controlled.train_all([*cfgs.values()], jobs)
     models = {}
     for name in upsamplers:
         first = cfgs[name, seeds[0]]
@@ -149,27 +151,51 @@ def compare(cfg, out, upsamplers, seeds, jobs):
     }
     timed = timing.time_in_rounds(runs, ROUNDS, 1, lambda name: None)
     draw(cfg, models, out / 'comparison.png')
-    return dict(
+    result = dict(
         environment=timing.environment(get_device()),
         config=os.path.relpath(cfg.filename, ROOT),
         iterations=cfg.train_cfg.max_iters,
         size=size,
         seeds=seeds,
-        rows=[
-            dict(
-                upsampler=name,
-                params=counts[name]['params'],
-                flops=counts[name]['flops'],
-                seconds=timed[name]['seconds'],
-                runs=[
-                    dict(seed=seed, **json.loads(path.read_text()))
-                    for seed in seeds
-                    for path in [controlled.result_of(cfgs[name, seed])]
-                ],
-            )
-            for name in upsamplers
-        ],
+        rows=[],
     )
+    if rates:
+        result['rates'] = rates
+    if len(upsamplers) > 1:
+        result['baseline'] = baseline
+    if kind_of(cfg) == 'segmentor':
+        result['classes'] = inference.metainfo_of(cfg)['classes']
+    for name in upsamplers:
+        row = dict(
+            upsampler=name,
+            params=counts[name]['params'],
+            flops=counts[name]['flops'],
+            seconds=timed[name]['seconds'],
+            runs=[
+                read_run(cfgs[name, seed], 'classes' in result)
+                for seed in seeds
+            ],
+        )
+        if rates:
+            row.update(rate=chosen[name], validation=validation[name])
+        if name != baseline:
+            row['paired'] = image_figures.compare_pairs(
+                *(
+                    [controlled.images_of(cfgs[x, seed]) for seed in seeds]
+                    for x in (name, baseline)
+                )
+            )
+        result['rows'].append(row)
+    return result
+
+
+def read_run(cfg, by_class):
+    """Read what was measured of a candidate."""
+    run = json.loads(controlled.result_of(cfg).read_text())
+    if by_class:
+        images = controlled.images_of(cfg)
+        run['classes'] = image_figures.figures_by_class(images)
+    return dict(seed=cfg.randomness.seed, **run)
 
 
 def draw(cfg, models, path):
@@ -194,66 +220,24 @@ def draw(cfg, models, path):
     save(draw_comparison(rows, *legend), path)
 
 
-def render(result):
-    """Write a comparison as Markdown: what was measured, and the table."""
-    made, seeds = result['environment'], result['seeds']
-    spread = f'Figures are those of seed {seeds[0]} alone'
-    if len(seeds) > 1:
-        spread = (
-            'Figures are means ± standard deviations (n - 1) over the seeds '
-            + ', '.join(map(str, seeds))
-        )
-    memory = 'resident memory of the training process, libraries included'
-    if made['cuda']:
-        memory = "memory of PyTorch's tensors on the GPU in training"
-    threads = '' if made['cuda'] else ', one thread per training'
-    figures = result['rows'][0]['runs'][0]
-    columns = next(each for each in NOTES if each[0][0] in figures)
-    heads = (
-        *('upsampler', *(head for _, head, _ in columns)),
-        *('parameters', 'FLOPs, G', 'ms per image', 'peak memory, MB'),
-    )
-    table = PrettyTable(heads, align='r')
-    table.set_style(TableStyle.MARKDOWN)
-    table.align[heads[0]] = 'l'
-    for row in result['rows']:
-        low, median, high = 1e3 * timing.quartiles(row['seconds'])
-        cells = (
-            row['upsampler'],
-            *(mean_of(row, key, 1, digits) for key, _, digits in columns),
-            f'{row["params"]:,}',
-            f'{row["flops"] / 1e9:.3f}',
-            f'{median:.1f} ({low:.1f} to {high:.1f})',
-            mean_of(row, 'peak_bytes', 1e6, 0),
-        )
-        table.add_row(cells)
-    return (
-        f'{result["config"]}, {result["iterations"]} iterations. {spread}. '
-        f'{NOTES[columns]} Parameters and FLOPs are counted as by '
-        'get_flops.py, for an image of '
-        f'{"x".join(map(str, result["size"]))} pixels; times are the median '
-        f'and quartiles of its inference. Peak memory is the {memory}.\n'
-        f'Measured on {made["date"]}, {made["machine"]}{threads}, '
-        f'torch {made["torch"]}, mmsapa {made["commit"] or made["mmsapa"]}.'
-        f'\n\n{table.get_string()}'
-    )
-
-
-def mean_of(row, key, unit, digits):
-    """Mean over the seeds, ± standard deviation if there are several."""
-    numbers = [run[key] / unit for run in row['runs']]
-    text = f'{statistics.mean(numbers):.{digits}f}'
-    if len(numbers) > 1:
-        text += f' ± {statistics.stdev(numbers):.{digits}f}'
-    return text
-
-
 def whole_number(text):
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
             f'expected a whole number, got {text}'
         )
     return int(text)
+
+
+def positive_number(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < float('inf'):
+        raise argparse.ArgumentTypeError(
+            f'expected a number above 0, got {text}'
+        )
+    return number
 
 
 def parse_args():
@@ -276,7 +260,20 @@ def parse_args():
         metavar='NAME',
         help=', '.join(PRESETS),
     )
+    add(
+        '--baseline',
+        metavar='NAME',
+        help='upsampler that the others are compared with; default: the first',
+    )
     add('--seeds', nargs='+', type=whole_number, default=[0], metavar='N')
+    add(
+        '--lrs',
+        nargs='+',
+        type=positive_number,
+        default=[],
+        metavar='LR',
+        help="learning rates to choose from; default: the config's alone",
+    )
     add(
         '--jobs',
         type=whole_number,
@@ -303,7 +300,14 @@ def parse_args():
         metavar='KEY=VALUE',
         help='settings that replace those of the config',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.baseline = args.baseline or args.upsamplers[0]
+    if args.baseline not in args.upsamplers:
+        parser.error(
+            f'--baseline: expected one of {", ".join(args.upsamplers)}, got '
+            f'{args.baseline}'
+        )
+    return args
 
 
 def main():
@@ -318,14 +322,22 @@ def main():
     MMLogger.get_current_instance().setLevel('WARNING')
     again = command_line(*sys.argv)
     with interruptible(f'Stopped. To resume: {again}'):
-        cfg = read_config(args.config, args.cfg_options, args.out)
-        # Each name and seed once.
-        names, seeds = map(dict.fromkeys, (args.upsamplers, args.seeds))
-        result = compare(cfg, args.out, [*names], [*seeds], args.jobs)
+        cfg = read_config(args.config, args.cfg_options, args.out, args.lrs)
+        # Each name, seed and rate once.
+        names, seeds, rates = (
+            [*dict.fromkeys(x)]
+            for x in (args.upsamplers, args.seeds, args.lrs)
+        )
+        result = compare(
+            cfg, args.out, names, seeds, args.jobs, args.baseline, rates
+        )
     text = render(result)
-    numbers = json.dumps(result, indent=1)
-    (args.out / 'comparison.json').write_text(numbers + '\n')
-    (args.out / 'comparison.md').write_text(text + '\n')
+    for name, content in (
+        ('comparison.json', json.dumps(result, indent=1)),
+        ('comparison.md', text),
+    ):
+        with complete_file(args.out / name) as file:
+            file.write(content + '\n')
     print(text)
 
 

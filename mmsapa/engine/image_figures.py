@@ -1,0 +1,124 @@
+"""What is measured of each test image, kept and compared by pairs."""
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+
+from mmsapa.datasets.processes import complete_file
+from mmsapa.evaluation.paired import (
+    class_figures,
+    mean_figure,
+    paired_difference,
+    parts_of,
+)
+
+# Figures that are compared by pairs, and whether higher is better. The first
+# that a model has is its headline.
+HIGHER_IS_BETTER = dict(
+    mIoU=True, mBIoU=True, d1=True, abs_rel=False, SAD=False, MSE=False
+)
+
+
+class ImageFigures(Hook):
+    """Keeps the results of test images, which a metric drops after its sum.
+
+    Args:
+        kind (str): Of the model, as :func:`~mmsapa.engine.config.kind_of` has
+            it. Metrics of a segmentor are an IoUMetric and a BoundaryIoU;
+            another has one metric, with a list of figures of each image.
+    """
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def before_test(self, runner):
+        """Begin without any."""
+        self.results = [[] for _ in runner.test_loop.evaluator.metrics]
+
+    def after_test_iter(self, runner, *args, **kwargs):
+        """Keep the results that are new."""
+        metrics = runner.test_loop.evaluator.metrics
+        for kept, metric in zip(self.results, metrics):
+            kept += metric.results[len(kept) :]
+
+    def save(self, path, metrics):
+        """Write what is kept as a compressed .npz file.
+
+        Args:
+            path (Path): File with an array [images, 2, classes] by the name
+                of the figure, parts as in :mod:`mmsapa.evaluation.paired`;
+                the numerators of IoUs are in percent.
+            metrics (dict[str, float]): What the metrics made of them.
+        """
+        if self.kind == 'segmentor':
+            parts = {
+                name: np.stack([_counts(*result) for result in results])
+                for name, results in zip(('mIoU', 'mBIoU'), self.results)
+            }
+        else:
+            # An image has its figures in the order of the metric's.
+            figures = np.array(self.results[0], float).T
+            parts = dict(zip(metrics, map(parts_of, figures)))
+        with complete_file(path, 'wb') as file:
+            np.savez_compressed(file, **parts)
+
+
+def _counts(intersection, union, *_):
+    counts = torch.stack([100 * intersection.double(), union.double()])
+    return counts.long().numpy()
+
+
+def figures_by_class(path):
+    """Read the IoU and boundary IoU of each class.
+
+    Args:
+        path (Path): Of :meth:`ImageFigures.save`, of a segmentor.
+
+    Returns:
+        dict[str, list[float]]: By ``mIoU`` and ``mBIoU``, in percent; None
+        of a class in no mask.
+    """
+    return {name: _list(class_figures(x)) for name, x in _read(path).items()}
+
+
+def compare_pairs(candidate, baseline):
+    """Compare two upsamplers by pairs of the same seed and image.
+
+    Args:
+        candidate (list[Path]): Of :meth:`ImageFigures.save`, one a seed.
+        baseline (list[Path]): Those of the baseline, of the same seeds.
+
+    Returns:
+        dict[str, dict]: By figure its ``difference``, ``low`` and ``high``,
+        of :func:`~mmsapa.evaluation.paired.paired_difference`, and in how
+        many seeds the candidate is ``better``; of several classes as
+        ``classes`` the ``low`` and ``high`` of each.
+
+    Raises:
+        ValueError: The runs were not tested with the same images.
+    """
+    runs = [[_read(path) for path in paths] for paths in (candidate, baseline)]
+    found = {}
+    for name, higher in HIGHER_IS_BETTER.items():
+        if name not in runs[0][0]:
+            continue
+        pair = [np.stack([run[name] for run in x]) for x in runs]
+        gains = np.subtract(*map(mean_figure, pair))
+        keys = 'difference', 'low', 'high'
+        found[name] = dict(zip(keys, _list(paired_difference(*pair))))
+        better = gains > 0 if higher else gains < 0
+        found[name]['better'] = int(better.sum())
+        if pair[0].shape[-1] > 1:
+            _, *ends = paired_difference(*pair, by_class=True)
+            found[name]['classes'] = dict(zip(keys[1:], map(_list, ends)))
+    return found
+
+
+def _read(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def _list(figures):
+    """Round figures for a JSON file, which has null for NaN."""
+    return [None if np.isnan(x) else round(float(x), 4) for x in figures]
