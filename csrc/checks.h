@@ -6,6 +6,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Optional.h>
+
+#include <array>
 
 #include "shape.h"
 
@@ -88,6 +91,27 @@ inline Shape checked_shape(const at::Tensor& query, const at::Tensor& key,
              "value");
   return {query.size(0), query.size(1), value.size(1), height,      width,
           query.size(2), query.size(3), kernel_size,   scale_factor};
+}
+
+// prior [s * s, K * K], of the type that the kernels sum in. The result is
+// undefined where there is none. (Up to PyTorch 2.2 its optional is not
+// std's.)
+inline at::Tensor checked_prior(const c10::optional<at::Tensor>& prior,
+                                const at::Tensor& query, const Shape& shape) {
+  if (!prior || !prior->defined()) return {};
+  check_memory(*prior, "prior");
+  const auto dtype =
+      query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const std::array<int64_t, 2> sizes{shape.phases(), shape.window()};
+  TORCH_CHECK(prior->scalar_type() == dtype &&
+                  prior->device() == query.device() &&
+                  prior->sizes() == at::IntArrayRef(sizes),
+              "expected a prior of ", dtype, " and size ",
+              at::IntArrayRef(sizes), " on ", query.device(), ", got ",
+              prior->toString(), " ", prior->sizes(), " on ", prior->device());
+  TORCH_CHECK(!prior->requires_grad(),
+              "expected a constant prior, got one that requires a gradient");
+  return prior->contiguous();
 }
 
 // weights [N, K * K, Hq, Wq], value [N, C, H, W].

@@ -25,20 +25,23 @@ using Accumulate =
     std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // All maps are contiguous; sizes stand in shape.h. A null gradient is not
-// wanted, and its work is left out.
+// wanted, and its work is left out. A prior is added to the logits, and where
+// there is one, cells outside the map take no part.
 template <typename T>
 struct DispatchTable {
   void (*upsample)(const Shape&,
-                   const T* query,  // [N, E, Hq, Wq]
-                   const T* key,    // [N, E, H, W]
-                   const T* value,  // [N, C, H, W]
-                   T* out);         // [N, C, Hq, Wq]
+                   const T* query,              // [N, E, Hq, Wq]
+                   const T* key,                // [N, E, H, W]
+                   const T* value,              // [N, C, H, W]
+                   const Accumulate<T>* prior,  // [s * s, K * K] or null
+                   T* out);                     // [N, C, Hq, Wq]
 
   void (*upsample_backward)(const Shape&,
-                            const T* grad,   // [N, C, Hq, Wq]
-                            const T* query,  // [N, E, Hq, Wq]
-                            const T* key,    // [N, E, H, W]
-                            const T* value,  // [N, C, H, W]
+                            const T* grad,               // [N, C, Hq, Wq]
+                            const T* query,              // [N, E, Hq, Wq]
+                            const T* key,                // [N, E, H, W]
+                            const T* value,              // [N, C, H, W]
+                            const Accumulate<T>* prior,  // as above
                             T* grad_query,   // [N, E, Hq, Wq] or null
                             T* grad_key,     // [N, E, H, W] or null
                             T* grad_value);  // [N, C, H, W] or null
@@ -103,6 +106,7 @@ MMSAPA_DECLARE(avx512)
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <tuple>

@@ -50,13 +50,21 @@ T* data_or_null(const at::Tensor& tensor, bool wanted) {
   return wanted ? tensor.data_ptr<T>() : nullptr;
 }
 
+// Null where there is no prior.
+template <typename T>
+const cpu::Accumulate<T>* constants(const at::Tensor& prior) {
+  return prior.defined() ? prior.const_data_ptr<cpu::Accumulate<T>>()
+                         : nullptr;
+}
+
 at::Tensor sapa_upsample(const at::Tensor& query, const at::Tensor& key,
                          const at::Tensor& value, int64_t kernel_size,
-                         int64_t scale_factor) {
+                         int64_t scale_factor,
+                         const c10::optional<at::Tensor>& prior) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
   const auto q = query.contiguous(), k = key.contiguous(),
-             v = value.contiguous();
+             v = value.contiguous(), p = checked_prior(prior, query, shape);
   auto out = at::empty(
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       value.options());
@@ -65,7 +73,8 @@ at::Tensor sapa_upsample(const at::Tensor& query, const at::Tensor& key,
       at::kHalf, at::kBFloat16, q.scalar_type(), "sapa_upsample", [&] {
         dispatch<scalar_t>().upsample(
             shape, q.const_data_ptr<scalar_t>(), k.const_data_ptr<scalar_t>(),
-            v.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>());
+            v.const_data_ptr<scalar_t>(), constants<scalar_t>(p),
+            out.data_ptr<scalar_t>());
       });
   return out;
 }
@@ -73,7 +82,7 @@ at::Tensor sapa_upsample(const at::Tensor& query, const at::Tensor& key,
 std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     const at::Tensor& grad, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, int64_t kernel_size, int64_t scale_factor,
-    std::array<bool, 3> mask) {
+    std::array<bool, 3> mask, const c10::optional<at::Tensor>& prior) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
   check_like(
@@ -81,7 +90,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       "a gradient");
   const auto g = grad.contiguous(), q = query.contiguous(),
-             k = key.contiguous(), v = value.contiguous();
+             k = key.contiguous(), v = value.contiguous(),
+             p = checked_prior(prior, query, shape);
   auto grad_query = gradient(query, mask[0], has_gradients(shape));
   auto grad_key = gradient(key, mask[1], has_gradients(shape));
   auto grad_value = gradient(value, mask[2], has_gradients(shape));
@@ -92,7 +102,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
           dispatch<scalar_t>().upsample_backward(
               shape, g.const_data_ptr<scalar_t>(),
               q.const_data_ptr<scalar_t>(), k.const_data_ptr<scalar_t>(),
-              v.const_data_ptr<scalar_t>(),
+              v.const_data_ptr<scalar_t>(), constants<scalar_t>(p),
               data_or_null<scalar_t>(grad_query, mask[0]),
               data_or_null<scalar_t>(grad_key, mask[1]),
               data_or_null<scalar_t>(grad_value, mask[2]));

@@ -225,15 +225,29 @@ class TileOfCells {
   }
 
   // The channels [begin, end) of high: [N, channels, Hq, Wq] and
-  // low: [N, channels, H, W]
+  // low: [N, channels, H, W], added to the prior [S*S, K*K] if there is one.
   __device__ void dot(const scalar_t* high, const scalar_t* low,
                       int64_t channels, int64_t begin, int64_t end,
-                      Window& window) {
+                      const acc_t* prior, Window& window) {
     using From = CellQueries<S, const scalar_t>;
 #pragma unroll
     for (int o = 0; o < K * K; ++o) {
 #pragma unroll
       for (int p = 0; p < S * S; ++p) window[o][p] = 0;
+    }
+    // A cell that is not in the map has nothing but what is outside.
+    if (prior && cell_y_ < shape_.height && cell_x_ < shape_.width) {
+#pragma unroll
+      for (int o = 0; o < K * K; ++o) {
+        const int64_t y = cell_y_ + o / K - K / 2, x = cell_x_ + o % K - K / 2;
+        const bool inside =
+            y >= 0 && y < shape_.height && x >= 0 && x < shape_.width;
+#pragma unroll
+        for (int p = 0; p < S * S; ++p) {
+          window[o][p] =
+              inside ? prior[p * K * K + o] : -static_cast<acc_t>(INFINITY);
+        }
+      }
     }
     From from = all_queries(high, channels);
     from.skip(begin);
@@ -408,16 +422,17 @@ __device__ void keep(const Window& window, Phases<S, scalar_t>* kept) {
 template <int K, int S, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     upsample_kernel(Shape shape, Band band, int64_t parts,
-                    const scalar_t* query,  // [N, E, Hq, Wq]
-                    const scalar_t* key,    // [N, E, H, W]
-                    const scalar_t* value,  // [N, C, H, W]
-                    scalar_t* out)          // [N, C, Hq, Wq]
+                    const scalar_t* query,            // [N, E, Hq, Wq]
+                    const scalar_t* key,              // [N, E, H, W]
+                    const scalar_t* value,            // [N, C, H, W]
+                    const acc_type<scalar_t>* prior,  // [S*S, K*K] or null
+                    scalar_t* out)                    // [N, C, Hq, Wq]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
   __shared__ typename Tile::Stage stage;
   Tile tile(shape, band, stage);
   typename Tile::Window window;
-  tile.dot(query, key, shape.embed, 0, shape.embed, window);
+  tile.dot(query, key, shape.embed, 0, shape.embed, prior, window);
   softmax(window);
   tile.aggregate(window, value, shape.channels,
                  tile.part() * shape.channels / parts,
@@ -430,10 +445,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 template <int K, int S, typename scalar_t>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     window_maps_kernel(Shape shape, Band band, int64_t parts,
-                       const scalar_t* query,      // [N, E, Hq, Wq]
-                       const scalar_t* key,        // [N, E, H, W]
-                       const scalar_t* value,      // [N, C, H, W]
-                       const scalar_t* grad_out,   // [N, C, Hq, Wq]
+                       const scalar_t* query,            // [N, E, Hq, Wq]
+                       const scalar_t* key,              // [N, E, H, W]
+                       const scalar_t* value,            // [N, C, H, W]
+                       const acc_type<scalar_t>* prior,  // or null
+                       const scalar_t* grad_out,         // [N, C, Hq, Wq]
                        Phases<S, scalar_t>* maps)  // [1 + parts, images, ...]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
@@ -441,12 +457,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   Tile tile(shape, band, stage);
   typename Tile::Window window;
   if (tile.part() == 0) {
-    tile.dot(query, key, shape.embed, 0, shape.embed, window);
+    tile.dot(query, key, shape.embed, 0, shape.embed, prior, window);
     softmax(window);
   } else {
     tile.dot(grad_out, value, shape.channels,
              (tile.part() - 1) * shape.channels / parts,
-             tile.part() * shape.channels / parts, window);
+             tile.part() * shape.channels / parts, nullptr, window);
   }
   keep<K, S, scalar_t>(window, own_map<K>(maps));
 }

@@ -44,9 +44,10 @@ MMSAPA_HD inline int64_t pieces(const Shape& shape) {
 template <typename scalar_t, typename map_t>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     dot_kernel(Shape shape, Band band, int64_t channels,
-               const scalar_t* high,  // [N, channels, Hq, Wq]
-               const scalar_t* low,   // [N, channels, H, W]
-               map_t* window_map)     // [images, K*K, rows, columns]
+               const scalar_t* high,             // [N, channels, Hq, Wq]
+               const scalar_t* low,              // [N, channels, H, W]
+               const acc_type<scalar_t>* prior,  // [S*S, K*K] or null
+               map_t* window_map)  // [images, K*K, rows, columns]
 {
   using acc_t = acc_type<scalar_t>;
   const int64_t rows = map_rows(shape, band), columns = map_columns(shape);
@@ -63,20 +64,30 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int count =
       static_cast<int>(smaller(kBlocked, shape.kernel_size - dx));
   const bool row_inside = y >= 0 && y < shape.height;
+  const auto inside = [&](int i) {
+    return row_inside && i < count && x + i >= 0 && x + i < shape.width;
+  };
   const int64_t plane = shape.height * shape.width;
   const int64_t high_plane = shape.query_height * shape.query_width;
   const int64_t first = (band.image + image) * channels;
   low += first * plane + y * shape.width;
   high += first * high_plane + query_y * shape.query_width + column;
   acc_t sum[kBlocked] = {};
+  if (prior) {
+    const int64_t phase =
+        row % shape.scale * shape.scale + column % shape.scale;
+    prior += phase * shape.window() + dy * shape.kernel_size + dx;
+#pragma unroll
+    for (int i = 0; i < kBlocked; ++i) {
+      sum[i] = inside(i) ? prior[i] : -static_cast<acc_t>(INFINITY);
+    }
+  }
   for (int64_t c = 0; c < channels; ++c) {
     const acc_t scale = widen(high[c * high_plane]);
 #pragma unroll
     for (int i = 0; i < kBlocked; ++i) {
-      const bool inside =
-          row_inside && i < count && x + i >= 0 && x + i < shape.width;
       // Outside are zeros, of which a NaN makes more of its kind.
-      sum[i] += scale * (inside ? widen(low[c * plane + x + i]) : acc_t(0));
+      sum[i] += scale * (inside(i) ? widen(low[c * plane + x + i]) : acc_t(0));
     }
   }
   const int64_t offset = image * shape.window() + dy * shape.kernel_size + dx;

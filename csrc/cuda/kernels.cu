@@ -18,6 +18,7 @@
 // dP = dot(grad_out, value), dS = P (dP - sum of P dP), grad_query =
 // aggregate(dS, key), grad_key = gather(dS, query), grad_value =
 // gather(P, grad_out). Low-res maps read as 0 outside, before the softmax.
+// With a prior, dot(query, key) begins with it, and outside with -infinity.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -263,11 +264,12 @@ int64_t blocks_for(const Shape& shape, const Band& band, int64_t each) {
 template <typename scalar_t, typename map_t>
 cudaError_t general_dot(const Shape& shape, const Band& band, int64_t channels,
                         const scalar_t* high, const scalar_t* low,
-                        map_t* window_map, cudaStream_t stream) {
+                        const acc_type<scalar_t>* prior, map_t* window_map,
+                        cudaStream_t stream) {
   const int64_t each = shape.kernel_size * general::pieces(shape);
   return launch(general::dot_kernel<scalar_t, map_t>,
                 blocks_for(shape, band, each), stream, shape, band, channels,
-                high, low, window_map);
+                high, low, prior, window_map);
 }
 
 template <typename acc_t>
@@ -334,13 +336,14 @@ cudaError_t gather(const Shape& shape, const Band& band, int64_t channels,
 template <typename scalar_t>
 struct Backward {
   const Shape& shape;
-  const scalar_t* grad_out;  // [N, C, Hq, Wq]
-  const scalar_t* query;     // [N, E, Hq, Wq]
-  const scalar_t* key;       // [N, E, H, W]
-  const scalar_t* value;     // [N, C, H, W]
-  scalar_t* grad_query;      // [N, E, Hq, Wq] or null
-  scalar_t* grad_key;        // [N, E, H, W] or null
-  scalar_t* grad_value;      // [N, C, H, W] or null
+  const scalar_t* grad_out;         // [N, C, Hq, Wq]
+  const scalar_t* query;            // [N, E, Hq, Wq]
+  const scalar_t* key;              // [N, E, H, W]
+  const scalar_t* value;            // [N, C, H, W]
+  const acc_type<scalar_t>* prior;  // [S*S, K*K] or null
+  scalar_t* grad_query;             // [N, E, Hq, Wq] or null
+  scalar_t* grad_key;               // [N, E, H, W] or null
+  scalar_t* grad_value;             // [N, C, H, W] or null
   cudaStream_t stream;
 
   using acc_t = acc_type<scalar_t>;
@@ -375,7 +378,7 @@ struct Backward {
       const int64_t parts = wanted ? backward_parts(shape) : 0;
       error = launch(fused::window_maps_kernel<I::K, I::S, scalar_t>,
                      tiles(shape, band) * (1 + parts), stream, shape, band,
-                     parts, query, key, value, grad_out, maps);
+                     parts, query, key, value, prior, grad_out, maps);
       if (!wanted || error != cudaSuccess) return;
       error = launch(fused::softmax_backward_kernel<I::K, I::S, acc_t>,
                      tiles(shape, band) * I::S * I::S, stream, shape, band,
@@ -388,12 +391,12 @@ struct Backward {
     };
     if (fused_instance<scalar_t>(shape, run)) return error;
 
-    MMSAPA_TRY(
-        general_dot(shape, band, shape.embed, query, key, weights, stream));
+    MMSAPA_TRY(general_dot(shape, band, shape.embed, query, key, prior,
+                           weights, stream));
     MMSAPA_TRY(general_softmax(shape, band, weights, stream));
     if (!grad_query && !grad_key) return cudaSuccess;
-    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad_out, value, grads,
-                           stream));
+    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad_out, value,
+                           nullptr, grads, stream));
     MMSAPA_TRY(launch(general::softmax_backward_kernel<acc_t>,
                       blocks_for(shape, band, 1), stream, shape, band, weights,
                       grads));
@@ -427,7 +430,8 @@ size_t workspace_bytes(Op op, const Shape& shape) {
 
 template <typename scalar_t>
 cudaError_t upsample(const Shape& shape, const scalar_t* query,
-                     const scalar_t* key, const scalar_t* value, scalar_t* out,
+                     const scalar_t* key, const scalar_t* value,
+                     const acc_type<scalar_t>* prior, scalar_t* out,
                      void* workspace, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   const auto run = [&](auto instance) {
@@ -436,15 +440,15 @@ cudaError_t upsample(const Shape& shape, const scalar_t* query,
     const int64_t parts = forward_parts(shape);
     error = launch(fused::upsample_kernel<I::K, I::S, scalar_t>,
                    tiles(shape, band) * parts, stream, shape, band, parts,
-                   query, key, value, out);
+                   query, key, value, prior, out);
   };
   if (fused_instance<scalar_t>(shape, run)) return error;
 
   auto* weights = static_cast<acc_type<scalar_t>*>(workspace);
   return bands_of<scalar_t>(Op::kUpsample, shape)
       .for_each(shape, [&](const Band& band) {
-        MMSAPA_TRY(general_dot(shape, band, shape.embed, query, key, weights,
-                               stream));
+        MMSAPA_TRY(general_dot(shape, band, shape.embed, query, key, prior,
+                               weights, stream));
         MMSAPA_TRY(general_softmax(shape, band, weights, stream));
         return general_aggregate(shape, band, shape.channels, weights, value,
                                  out, stream);
@@ -454,12 +458,14 @@ cudaError_t upsample(const Shape& shape, const scalar_t* query,
 template <typename scalar_t>
 cudaError_t upsample_backward(const Shape& shape, const scalar_t* grad_out,
                               const scalar_t* query, const scalar_t* key,
-                              const scalar_t* value, scalar_t* grad_query,
-                              scalar_t* grad_key, scalar_t* grad_value,
-                              void* workspace, cudaStream_t stream) {
-  const Backward<scalar_t> backward{shape,    grad_out,   query,
-                                    key,      value,      grad_query,
-                                    grad_key, grad_value, stream};
+                              const scalar_t* value,
+                              const acc_type<scalar_t>* prior,
+                              scalar_t* grad_query, scalar_t* grad_key,
+                              scalar_t* grad_value, void* workspace,
+                              cudaStream_t stream) {
+  const Backward<scalar_t> backward{shape,      grad_out, query,      key,
+                                    value,      prior,    grad_query, grad_key,
+                                    grad_value, stream};
   return backward.run(workspace);
 }
 
@@ -478,7 +484,7 @@ cudaError_t reassemble_backward(const Shape& shape, const scalar_t* grad,
                                 cudaStream_t stream) {
   const Band band = whole(shape);
   if (grad_weights) {
-    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad, value,
+    MMSAPA_TRY(general_dot(shape, band, shape.channels, grad, value, nullptr,
                            grad_weights, stream));
   }
   if (!grad_value) return cudaSuccess;
@@ -538,27 +544,28 @@ cudaError_t norm_project_backward(
   });
 }
 
-#define MMSAPA_INSTANTIATE(scalar_t)                                          \
-  template size_t workspace_bytes<scalar_t>(Op, const Shape&);                \
-  template cudaError_t upsample(const Shape&, const scalar_t*,                \
-                                const scalar_t*, const scalar_t*, scalar_t*,  \
-                                void*, cudaStream_t);                         \
-  template cudaError_t upsample_backward(                                     \
-      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
-      const scalar_t*, scalar_t*, scalar_t*, scalar_t*, void*, cudaStream_t); \
-  template cudaError_t reassemble(const Shape&, const scalar_t*,              \
-                                  const scalar_t*, scalar_t*, cudaStream_t);  \
-  template cudaError_t reassemble_backward(                                   \
-      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,        \
-      scalar_t*, scalar_t*, cudaStream_t);                                    \
-  template cudaError_t norm_project<scalar_t>(                                \
-      const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,    \
-      const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,      \
-      acc_type<scalar_t>*, cudaStream_t);                                     \
-  template cudaError_t norm_project_backward<scalar_t>(                       \
-      const NormProjectShape&, const scalar_t*, const scalar_t*,              \
-      const acc_type<scalar_t>*, const acc_type<scalar_t>*, const scalar_t*,  \
-      const acc_type<scalar_t>*, const acc_type<scalar_t>*,                   \
+#define MMSAPA_INSTANTIATE(scalar_t)                                         \
+  template size_t workspace_bytes<scalar_t>(Op, const Shape&);               \
+  template cudaError_t upsample(                                             \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,       \
+      const acc_type<scalar_t>*, scalar_t*, void*, cudaStream_t);            \
+  template cudaError_t upsample_backward(                                    \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,       \
+      const scalar_t*, const acc_type<scalar_t>*, scalar_t*, scalar_t*,      \
+      scalar_t*, void*, cudaStream_t);                                       \
+  template cudaError_t reassemble(const Shape&, const scalar_t*,             \
+                                  const scalar_t*, scalar_t*, cudaStream_t); \
+  template cudaError_t reassemble_backward(                                  \
+      const Shape&, const scalar_t*, const scalar_t*, const scalar_t*,       \
+      scalar_t*, scalar_t*, cudaStream_t);                                   \
+  template cudaError_t norm_project<scalar_t>(                               \
+      const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,   \
+      const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,     \
+      acc_type<scalar_t>*, cudaStream_t);                                    \
+  template cudaError_t norm_project_backward<scalar_t>(                      \
+      const NormProjectShape&, const scalar_t*, const scalar_t*,             \
+      const acc_type<scalar_t>*, const acc_type<scalar_t>*, const scalar_t*, \
+      const acc_type<scalar_t>*, const acc_type<scalar_t>*,                  \
       acc_type<scalar_t>*, scalar_t*, acc_type<scalar_t>*, cudaStream_t);
 
 MMSAPA_INSTANTIATE(float)

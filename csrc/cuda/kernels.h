@@ -5,7 +5,8 @@
 //
 // All maps are contiguous and of one type, scalar_t: float, double, __half or
 // __nv_bfloat16. Sums are kept in float, for double in double. Nothing is
-// added atomically, so results are the same in every run.
+// added atomically, so results are the same in every run. A prior is added to
+// the logits, and where there is one, cells outside the map take no part.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -33,10 +34,11 @@ size_t workspace_bytes(Op op, const Shape& shape);
 
 template <typename scalar_t>
 cudaError_t upsample(const Shape& shape,
-                     const scalar_t* query,  // [N, E, Hq, Wq]
-                     const scalar_t* key,    // [N, E, H, W]
-                     const scalar_t* value,  // [N, C, H, W]
-                     scalar_t* out,          // [N, C, Hq, Wq]
+                     const scalar_t* query,            // [N, E, Hq, Wq]
+                     const scalar_t* key,              // [N, E, H, W]
+                     const scalar_t* value,            // [N, C, H, W]
+                     const acc_type<scalar_t>* prior,  // [S*S, K*K] or null
+                     scalar_t* out,                    // [N, C, Hq, Wq]
                      void* workspace, cudaStream_t stream);
 
 // A gradient whose pointer is null is not computed.
@@ -46,9 +48,10 @@ cudaError_t upsample_backward(const Shape& shape,
                               const scalar_t* query,     // [N, E, Hq, Wq]
                               const scalar_t* key,       // [N, E, H, W]
                               const scalar_t* value,     // [N, C, H, W]
-                              scalar_t* grad_query,      // [N, E, Hq, Wq]
-                              scalar_t* grad_key,        // [N, E, H, W]
-                              scalar_t* grad_value,      // [N, C, H, W]
+                              const acc_type<scalar_t>* prior,  // as above
+                              scalar_t* grad_query,  // [N, E, Hq, Wq]
+                              scalar_t* grad_key,    // [N, E, H, W]
+                              scalar_t* grad_value,  // [N, C, H, W]
                               void* workspace, cudaStream_t stream);
 
 template <typename scalar_t>

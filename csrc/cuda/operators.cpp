@@ -51,6 +51,12 @@ const element_t* input(const at::Tensor& tensor) {
   return static_cast<const element_t*>(tensor.const_data_ptr());
 }
 
+// Null where there is no prior.
+template <typename element_t>
+const cuda::acc_type<element_t>* constants(const at::Tensor& prior) {
+  return prior.defined() ? input<cuda::acc_type<element_t>>(prior) : nullptr;
+}
+
 // Null for an empty tensor: so a gradient that nobody wants, see below, is
 // not computed.
 template <typename element_t>
@@ -75,13 +81,15 @@ at::Tensor gradient(const at::Tensor& input, bool wanted) {
 at::Tensor sapa_upsample(const at::Tensor& query,  // [N, E, Hq, Wq]
                          const at::Tensor& key,    // [N, E, H, W]
                          const at::Tensor& value,  // [N, C, H, W]
-                         int64_t kernel_size, int64_t scale_factor) {
+                         int64_t kernel_size, int64_t scale_factor,
+                         const c10::optional<at::Tensor>& prior) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
   const c10::cuda::CUDAGuard guard(query.device());
   const at::Tensor q = query.contiguous();
   const at::Tensor k = key.contiguous();
   const at::Tensor v = value.contiguous();
+  const at::Tensor p = checked_prior(prior, query, shape);
   const at::Tensor out = at::empty(
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       q.options());
@@ -90,10 +98,10 @@ at::Tensor sapa_upsample(const at::Tensor& query,  // [N, E, Hq, Wq]
     using element_t = element_type<scalar_t>;
     const at::Tensor space =
         workspace<element_t>(cuda::Op::kUpsample, shape, q);
-    C10_CUDA_CHECK(cuda::upsample(shape, input<element_t>(q),
-                                  input<element_t>(k), input<element_t>(v),
-                                  output<element_t>(out), space.data_ptr(),
-                                  c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(cuda::upsample(
+        shape, input<element_t>(q), input<element_t>(k), input<element_t>(v),
+        constants<element_t>(p), output<element_t>(out), space.data_ptr(),
+        c10::cuda::getCurrentCUDAStream()));
   });
   return out;
 }
@@ -103,7 +111,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
     const at::Tensor& query,  // [N, E, Hq, Wq]
     const at::Tensor& key,    // [N, E, H, W]
     const at::Tensor& value,  // [N, C, H, W]
-    int64_t kernel_size, int64_t scale_factor, std::array<bool, 3> mask) {
+    int64_t kernel_size, int64_t scale_factor, std::array<bool, 3> mask,
+    const c10::optional<at::Tensor>& prior) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
   check_like(
@@ -115,6 +124,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
   const at::Tensor q = query.contiguous();
   const at::Tensor k = key.contiguous();
   const at::Tensor v = value.contiguous();
+  const at::Tensor p = checked_prior(prior, query, shape);
   const at::Tensor grad_query = gradient(q, mask[0]);
   const at::Tensor grad_key = gradient(k, mask[1]);
   const at::Tensor grad_value = gradient(v, mask[2]);
@@ -124,9 +134,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
         workspace<element_t>(cuda::Op::kUpsampleBackward, shape, q);
     C10_CUDA_CHECK(cuda::upsample_backward(
         shape, input<element_t>(g), input<element_t>(q), input<element_t>(k),
-        input<element_t>(v), output<element_t>(grad_query),
-        output<element_t>(grad_key), output<element_t>(grad_value),
-        space.data_ptr(), c10::cuda::getCurrentCUDAStream()));
+        input<element_t>(v), constants<element_t>(p),
+        output<element_t>(grad_query), output<element_t>(grad_key),
+        output<element_t>(grad_value), space.data_ptr(),
+        c10::cuda::getCurrentCUDAStream()));
   });
   return {grad_query, grad_key, grad_value};
 }

@@ -1,6 +1,7 @@
 """SAPA, and what its layer needs, as functions of tensors; torch alone."""
 
 from .functional import norm_project, sapa_upsample
+from .prior import interpolation_prior
 from .reassembly import reassemble, reassemble_reference
 from .reference import (
     norm_project_reference,
@@ -10,6 +11,7 @@ from .reference import (
 from .tiled import sapa_upsample_tiled
 
 __all__ = [
+    'interpolation_prior',
     'norm_project',
     'norm_project_reference',
     'reassemble',

@@ -36,6 +36,7 @@ def check_sapa(
     value: Tensor | None,
     kernel_size: int,
     scale_factor: int,
+    prior: Tensor | None = None,
     strict: bool = False,
 ) -> bool:
     """Raise what is wrong with the arguments of SAPA, in one sentence.
@@ -48,6 +49,7 @@ def check_sapa(
             weights are wanted.
         kernel_size (int): K.
         scale_factor (int): s.
+        prior (Tensor[s * s, K * K], optional): A constant.
         strict (bool): As the operators themselves are, which extend no map
             and cast nothing.
 
@@ -63,6 +65,9 @@ def check_sapa(
     if value is not None:
         inputs['value'] = value
     check_maps(name, inputs, strict)
+    if prior is not None:
+        size = (scale_factor**2, kernel_size**2)
+        _check_prior(name, prior, query, size, strict)
 
     n, e, hq, wq = query.shape
     n_low, e_low, h, w = key.shape
@@ -287,6 +292,33 @@ def check_maps(name: str, maps: dict, strict: bool):
                 f'{like.dtype} and {role} of {tensor.dtype}; cast one of '
                 'them, or run under torch.autocast.'
             )
+
+
+def _check_prior(name, prior, query, size, strict):
+    exact = accumulate_dtype(query.dtype)
+    if (
+        not isinstance(prior, Tensor)
+        or prior.layout is not torch.strided
+        or prior.is_nested
+        or prior.device != query.device
+        or not prior.is_floating_point()
+        or (strict and prior.dtype != exact)
+    ):
+        raise TypeError(
+            f'{name}: expected prior as a dense torch.Tensor of '
+            f'{exact if strict else "a floating dtype"} on {query.device}, '
+            f'got {_describe(prior)}; interpolation_prior() makes one.'
+        )
+    if prior.shape != size:
+        raise ValueError(
+            f'{name}: expected prior [s * s, K * K], here {list(size)}, got '
+            f'{list(prior.shape)}.'
+        )
+    if prior.requires_grad:
+        raise ValueError(
+            f'{name}: expected a constant prior, got one that requires a '
+            'gradient, and there is none; pass prior.detach().'
+        )
 
 
 def check_map(name: str, role: str, tensor: Tensor):

@@ -18,6 +18,7 @@ def sapa_upsample(
     value: Tensor,
     kernel_size: int = 5,
     scale_factor: int = 2,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Upsample ``value`` by the similarity of ``query`` and ``key``.
 
@@ -28,6 +29,8 @@ def sapa_upsample(
         out[p] = sum_o softmax_o(<query[p], key[c(p) + o]>) * value[c(p) + o]
 
     Keys and values outside the map are zero and take part in the softmax.
+    A prior, which is ours and not the paper's, is added to the logits, and
+    with one, places outside the map are masked: they take no part.
     Where queries go on by less than a cell, key and value get one cell more,
     their last row or column once more (:func:`extend_to`).
     All K x K weights of a pixel live in registers: memory beyond inputs and
@@ -47,6 +50,10 @@ def sapa_upsample(
         kernel_size (int): K, the window's side in low-res cells; odd.
         scale_factor (int): s, queries to a cell along each axis;
             K * s <= 512.
+        prior (Tensor[s * s, K * K], optional): Added to the logits, by the
+            query's phase in its cell and the offset in its window, both
+            row-major; see :func:`interpolation_prior`. A constant without
+            a gradient, of any floating dtype.
 
     Returns:
         Tensor[N, C, Hq, Wq]: The upsampled map, contiguous, dtype of
@@ -55,15 +62,18 @@ def sapa_upsample(
     Raises:
         TypeError: If an input is not a dense tensor, or its dtype is not
             one of the above.
-        ValueError: If sizes, dtypes or devices do not fit together.
+        ValueError: If sizes, dtypes or devices do not fit together, or the
+            prior requires a gradient.
     """
     if check_sapa(
-        'sapa_upsample', query, key, value, kernel_size, scale_factor
+        'sapa_upsample', query, key, value, kernel_size, scale_factor, prior
     ):
         key = extend_to(key, query.shape[2:], scale_factor)
         value = extend_to(value, query.shape[2:], scale_factor)
+    if prior is not None:
+        prior = prior.to(accumulate_dtype(query.dtype))
     return torch.ops.mmsapa.sapa_upsample(
-        query, key, value, kernel_size, scale_factor
+        query, key, value, kernel_size, scale_factor, prior
     )
 
 

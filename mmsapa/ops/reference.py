@@ -18,7 +18,11 @@ from .checks import (
 
 
 def sapa_kernels(
-    query: Tensor, key: Tensor, kernel_size: int = 5, scale_factor: int = 2
+    query: Tensor,
+    key: Tensor,
+    kernel_size: int = 5,
+    scale_factor: int = 2,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """The weights by which :func:`sapa_upsample` takes its means.
 
@@ -31,18 +35,21 @@ def sapa_kernels(
         key (Tensor[N, E, H, W]): As in :func:`sapa_upsample`.
         kernel_size (int): K, odd.
         scale_factor (int): s.
+        prior (Tensor[s * s, K * K], optional): As in :func:`sapa_upsample`.
 
     Returns:
         Tensor[N, K*K, Hq, Wq]: Softmax weights, dtype of ``query``; the
         window is row-major, and they sum to 1 over dimension 1, places
-        outside the map included.
+        outside the map included, which with a prior have 0.
 
     Raises:
         TypeError: As :func:`sapa_upsample`.
         ValueError: As :func:`sapa_upsample`.
     """
-    check_sapa('sapa_kernels', query, key, None, kernel_size, scale_factor)
-    weights = _weights(query, key, kernel_size, scale_factor)
+    check_sapa(
+        'sapa_kernels', query, key, None, kernel_size, scale_factor, prior
+    )
+    weights = _weights(query, key, kernel_size, scale_factor, prior)
     return weights.to(query.dtype)
 
 
@@ -52,6 +59,7 @@ def sapa_upsample_reference(
     value: Tensor,
     kernel_size: int = 5,
     scale_factor: int = 2,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """What :func:`mmsapa.ops.sapa_upsample` computes, in plain PyTorch."""
     check_sapa(
@@ -61,8 +69,9 @@ def sapa_upsample_reference(
         value,
         kernel_size,
         scale_factor,
+        prior,
     )
-    weights = _weights(query, key, kernel_size, scale_factor).unbind(1)
+    weights = _weights(query, key, kernel_size, scale_factor, prior).unbind(1)
     values = _windows(value, kernel_size, scale_factor, query.shape[2:])
     out = 0
     for weight, cells in zip(weights, values):
@@ -71,7 +80,7 @@ def sapa_upsample_reference(
     return out.to(value.dtype)
 
 
-def _weights(query, key, kernel_size, scale_factor):
+def _weights(query, key, kernel_size, scale_factor, prior):
     """As :func:`sapa_kernels`, in the dtype that sums are taken in."""
     size = query.shape[2:]
     query = query.to(accumulate_dtype(query.dtype))
@@ -80,7 +89,20 @@ def _weights(query, key, kernel_size, scale_factor):
     logits = [
         (query * _nearest(cells, scale_factor, size)).sum(1) for cells in keys
     ]
-    return torch.stack(logits, 1).softmax(1)
+    logits = torch.stack(logits, 1)
+    if prior is not None:
+        # A copy of it for every cell, cut where queries end.
+        cells = [-(-side // scale_factor) for side in size]
+        prior = prior.to(logits.dtype).t().unflatten(1, [scale_factor] * 2)
+        logits = logits + prior.tile(1, *cells)[:, : size[0], : size[1]]
+        ones = key.new_ones(1, 1, *key.shape[2:])
+        inside = [
+            _nearest(cells, scale_factor, size)
+            for cells in _windows(ones, kernel_size, scale_factor, size)
+        ]
+        outside = torch.cat(inside, 1) == 0
+        logits = logits.masked_fill(outside, float('-inf'))
+    return logits.softmax(1)
 
 
 def _windows(

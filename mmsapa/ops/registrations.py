@@ -25,10 +25,10 @@ from .tiled import sapa_upsample_tiled
 
 SCHEMAS = (
     'sapa_upsample(Tensor query, Tensor key, Tensor value, '
-    'int kernel_size, int scale_factor) -> Tensor',
+    'int kernel_size, int scale_factor, Tensor? prior=None) -> Tensor',
     'sapa_upsample_backward(Tensor grad, Tensor query, Tensor key, '
-    'Tensor value, int kernel_size, int scale_factor, bool[3] mask) '
-    '-> (Tensor, Tensor, Tensor)',
+    'Tensor value, int kernel_size, int scale_factor, bool[3] mask, '
+    'Tensor? prior=None) -> (Tensor, Tensor, Tensor)',
     'reassemble(Tensor weights, Tensor value, int kernel_size, '
     'int scale_factor) -> Tensor',
     'reassemble_backward(Tensor grad, Tensor weights, Tensor value, '
@@ -111,6 +111,11 @@ def _inputs(op):
     return kinds.count('Tensor')
 
 
+def _required(op):
+    """How many arguments an operator takes, before those with a default."""
+    return sum(not a.has_default_value() for a in op._schema.arguments)
+
+
 def _differentiate(name, op, op_backward, saves_results):
     """Give an operator its kernel for autograd, and its backward one too.
 
@@ -124,7 +129,7 @@ def _differentiate(name, op, op_backward, saves_results):
     Returns:
         callable: The operator's kernel, where there are kernels of devices.
     """
-    inputs = _inputs(op)
+    inputs, required = _inputs(op), _required(op)
 
     class Backward:
         @staticmethod
@@ -143,23 +148,28 @@ def _differentiate(name, op, op_backward, saves_results):
     class Forward:
         @staticmethod
         def keep(ctx, args, results):
-            ctx.numbers = args[inputs:]
+            ctx.numbers = args[inputs:required]
+            ctx.others = len(args) - inputs
             if saves_results:
                 ctx.save_for_backward(*args[:inputs], *results)
                 ctx.mark_non_differentiable(*results[1:])
             else:
-                ctx.save_for_backward(*args[:inputs])
+                ctx.save_for_backward(*args[:inputs], *args[required:])
 
         @staticmethod
         def backward(ctx, grad, *_):
             mask = ctx.needs_input_grad[:inputs]
-            numbers = () if saves_results else ctx.numbers
-            grads = op_backward(grad, *ctx.saved_tensors, *numbers, mask)
+            saved = ctx.saved_tensors
+            if saves_results:
+                rest = *saved, mask
+            else:
+                rest = *saved[:inputs], *ctx.numbers, mask, *saved[inputs:]
+            grads = op_backward(grad, *rest)
             grads = [
                 g if wanted else None
                 for g, wanted in zip(grads, mask, strict=True)
             ]
-            return (*grads, *[None] * len(ctx.numbers))
+            return (*grads, *[None] * ctx.others)
 
         @staticmethod
         def jvp(ctx, *tangents):
@@ -194,7 +204,7 @@ def register(name, plain, meta, check_backward, macs, saves_results=False):
         for each in (name, f'{name}_backward')
     )
     differentiable = _differentiate(name, op, op_backward, saves_results)
-    inputs = _inputs(op)
+    inputs, mask_at = _inputs(op), _required(op_backward) - 1
 
     def autograd(*args):
         if has_kernel(args[0].device.type):
@@ -205,11 +215,13 @@ def register(name, plain, meta, check_backward, macs, saves_results=False):
         has_kernel(args[0].device.type)  # warns
         return plain(*args)
 
-    def meta_backward(grad, *args):
-        check_backward(grad, *args)
+    def meta_backward(*args):
+        check_backward(*args)
         return tuple(
             tensor.new_empty(tensor.shape if wanted else (0,))
-            for tensor, wanted in zip(args[:inputs], args[-1], strict=True)
+            for tensor, wanted in zip(
+                args[1 : 1 + inputs], args[mask_at], strict=True
+            )
         )
 
     _library.impl(name, autograd, 'Autograd')
@@ -220,28 +232,28 @@ def register(name, plain, meta, check_backward, macs, saves_results=False):
         torch_private.count_flops(each, formula)
 
 
-def _autocast(op, device_type, *args):
-    """Cast the tensors; kernels accumulate in float32 anyway."""
+def _autocast(op, inputs, device_type, *args):
+    """Cast the maps; kernels accumulate in float32 anyway."""
     dtype = autocast_dtype(device_type)
-    args = [
+    maps = [
         arg.to(dtype)
         if isinstance(arg, torch.Tensor)
         and arg.dtype in DTYPES
         and arg.dtype != torch.float64
         else arg
-        for arg in args
+        for arg in args[:inputs]
     ]
     with torch.autocast(device_type, enabled=False):
-        return op(*args)
+        return op(*maps, *args[inputs:])
 
 
 def cast_for_autocast(name):
-    """Register casts of an operator's tensors to autocast's dtype."""
+    """Register casts of an operator's maps to autocast's dtype."""
     op = getattr(torch.ops.mmsapa, name).default
     for device_type in ('cpu', 'cuda'):
         _library.impl(
             name,
-            functools.partial(_autocast, op, device_type),
+            functools.partial(_autocast, op, _inputs(op), device_type),
             f'Autocast{device_type.upper()}',
         )
 
@@ -249,8 +261,8 @@ def cast_for_autocast(name):
 # ---- sapa_upsample --------------------------------------------------------
 
 
-def _upsample_shape(name, query, key, value, kernel_size, scale_factor):
-    check_sapa(name, query, key, value, kernel_size, scale_factor, strict=True)
+def _upsample_shape(name, query, key, value, *rest):
+    check_sapa(name, query, key, value, *rest, strict=True)
     n, _, hq, wq = query.shape
     return (n, value.shape[1], hq, wq)
 
@@ -259,13 +271,17 @@ def _upsample_meta(query, *args):
     return query.new_empty(_upsample_shape('sapa_upsample', query, *args))
 
 
-def _check_upsample_backward(grad, query, *args):
+def _check_upsample_backward(
+    grad, query, key, value, kernel_size, scale_factor, mask, prior=None
+):
     name = 'sapa_upsample_backward'
-    shape = _upsample_shape(name, query, *args[:-1])
+    shape = _upsample_shape(
+        name, query, key, value, kernel_size, scale_factor, prior
+    )
     check_result(name, 'grad', grad, query, shape)
 
 
-def _upsample_macs(query, key, value, kernel_size, scale_factor):
+def _upsample_macs(query, key, value, kernel_size, *rest):
     return multiply_accumulates(query, value[1], kernel_size)
 
 

@@ -21,6 +21,7 @@ def sapa_upsample_tiled(
     value: Tensor,
     kernel_size: int = 5,
     scale_factor: int = 2,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """What :func:`mmsapa.ops.sapa_upsample` computes, in plain PyTorch.
 
@@ -36,12 +37,19 @@ def sapa_upsample_tiled(
         value (Tensor[N, C, H, W]): Likewise.
         kernel_size (int): K, odd.
         scale_factor (int): s.
+        prior (Tensor[s * s, K * K], optional): Likewise.
 
     Returns:
         Tensor[N, C, Hq, Wq]: The upsampled map, dtype of ``value``.
     """
     if check_sapa(
-        'sapa_upsample_tiled', query, key, value, kernel_size, scale_factor
+        'sapa_upsample_tiled',
+        query,
+        key,
+        value,
+        kernel_size,
+        scale_factor,
+        prior,
     ):
         key, value = (
             extend_to(x, query.shape[2:], scale_factor) for x in (key, value)
@@ -54,7 +62,20 @@ def sapa_upsample_tiled(
 
     # Filled, not added: what is not finite stays in its windows.
     outside = _outside(kernel_size, scale_factor, queries.device)
-    logits = (queries.mT @ keys).masked_fill(outside, float('-inf'))
+    logits = queries.mT @ keys
+    if prior is not None:
+        logits = logits + _of_tile(prior, kernel_size, scale_factor).to(dtype)
+        # Queries beyond the map are not masked: a softmax of nothing is NaN,
+        # and so would be its gradient.
+        present, cells = (
+            _tile(x.new_ones(1, 1, *x.shape[2:]), tiles, side, halo)
+            for x, side, halo in (
+                (query, TILE * scale_factor, 0),
+                (key, TILE, kernel_size // 2),
+            )
+        )
+        outside = outside | (present.mT > cells)
+    logits = logits.masked_fill(outside, float('-inf'))
     weights = logits.softmax(-1)
     out = values @ weights.mT
 
@@ -111,9 +132,44 @@ def _outside(
         Tensor[(T * s) ** 2, (T + K - 1) ** 2]: False in a query's own
         window, True elsewhere.
     """
-    cell = torch.arange(TILE * scale_factor, device=device)
-    halo = torch.arange(TILE + kernel_size - 1, device=device)
-    offset = halo - (cell // scale_factor)[:, None]
+    offset = _offsets(kernel_size, scale_factor, device)
     inside = (offset >= 0) & (offset < kernel_size)
     inside = inside[:, None, :, None] & inside[None, :, None, :]
     return ~inside.flatten(2, 3).flatten(0, 1)
+
+
+def _of_tile(prior: Tensor, kernel_size: int, scale_factor: int) -> Tensor:
+    """The prior between all queries of a tile and all of its halo.
+
+    Args:
+        prior (Tensor[s * s, K * K]): As in :func:`sapa_upsample_tiled`.
+        kernel_size (int): K.
+        scale_factor (int): s.
+
+    Returns:
+        Tensor[(T * s) ** 2, (T + K - 1) ** 2]: Any number outside a query's
+        own window.
+    """
+    k, s = kernel_size, scale_factor
+    phase = torch.arange(TILE * s, device=prior.device) % s
+    offset = _offsets(k, s, prior.device).clamp(0, k - 1)
+    prior = prior.reshape(s, s, k, k)[
+        phase[:, None, None, None],
+        phase[:, None, None],
+        offset[:, None, :, None],
+        offset[:, None, :],
+    ]
+    return prior.flatten(2, 3).flatten(0, 1)
+
+
+def _offsets(
+    kernel_size: int, scale_factor: int, device: torch.device
+) -> Tensor:
+    """Places of a halo's cells in the windows of queries, along one axis.
+
+    Returns:
+        Tensor[T * s, T + K - 1]: 0 to K - 1 in a query's own window.
+    """
+    cell = torch.arange(TILE * scale_factor, device=device)
+    halo = torch.arange(TILE + kernel_size - 1, device=device)
+    return halo - (cell // scale_factor)[:, None]

@@ -13,9 +13,10 @@ using mmsapa::cuda::acc_type;
 using mmsapa::cuda::Op;
 
 // maps: query, key, value, result or its gradient, grad_query, grad_key,
-// grad_value.
+// grad_value, prior or null.
 template <typename T>
 cudaError_t run(Op op, const Shape& s, void* const* maps) {
+  const auto* prior = static_cast<const acc_type<T>*>(maps[7]);
   T* m[7];
   for (int i = 0; i < 7; ++i) m[i] = static_cast<T*>(maps[i]);
   // Not a number, wherever nobody has written.
@@ -23,11 +24,11 @@ cudaError_t run(Op op, const Shape& s, void* const* maps) {
   void* work = space.data();
   switch (op) {
     case Op::kUpsample:
-      return mmsapa::cuda::upsample<T>(s, m[0], m[1], m[2], m[3], work,
+      return mmsapa::cuda::upsample<T>(s, m[0], m[1], m[2], prior, m[3], work,
                                        nullptr);
     case Op::kUpsampleBackward:
       return mmsapa::cuda::upsample_backward<T>(
-          s, m[3], m[0], m[1], m[2], m[4], m[5], m[6], work, nullptr);
+          s, m[3], m[0], m[1], m[2], prior, m[4], m[5], m[6], work, nullptr);
   }
   return cudaErrorUnknown;
 }

@@ -153,7 +153,11 @@ def sapa_case(rng, dtype):
     functions = sapa_upsample, sapa_upsample_reference
     if rng.random() < 0.1:
         functions = sapa_upsample_tiled, sapa_upsample_reference
-    return functions, inputs, (k, s), numbers(rng, dtype, *out)
+    prior = None
+    if rng.random() < 0.4:
+        exact = torch.promote_types(dtype, torch.float32)
+        prior = lay_out(numbers(rng, exact, s * s, k * k), rng)
+    return functions, inputs, (k, s, prior), numbers(rng, dtype, *out)
 
 
 def reassemble_case(rng, dtype):
@@ -314,6 +318,7 @@ def failure(number):
         if wrong:
             shapes = [list(x.shape) for x in inputs]
             name = f'gradient {i - 1}' if i else 'result'
+            rest = ['prior' if torch.is_tensor(x) else x for x in rest]
             return (
                 f'case {number}: {functions[0].__name__} of {shapes}, {rest}, '
                 f'{grad.dtype}{", spoiled" if spoiled else ""}: {name}: '

@@ -118,13 +118,14 @@ def assert_close(got, expected, dtype):
 
 
 def check_against_reference(
-    inputs, kernel_size, scale, function=sapa_upsample
+    inputs, kernel_size, scale, function=sapa_upsample, prior=None
 ):
     """Forward and backward, against the reference in float64."""
     dtype = inputs[0].dtype
-    got = with_grads(lambda *x: function(*x, kernel_size, scale), inputs)
+    rest = kernel_size, scale, prior
+    got = with_grads(lambda *x: function(*x, *rest), inputs)
     expected = with_grads(
-        lambda *x: sapa_upsample_reference(*x, kernel_size, scale),
+        lambda *x: sapa_upsample_reference(*x, *rest),
         [x.double() for x in inputs],
         # As it was rounded.
         torch.linspace(-1, 1, got[0].numel()).to(got[0]).view(got[0].shape),

@@ -64,6 +64,9 @@ def good_arguments(name, parameters, n, e, c, h, w, make=torch.randn):
         'groups': lambda: 1,
         'weight': lambda: make(e, c),
         'bias': lambda: make(e),
+        'prior': lambda: make(S * S, K * K),
+        'mode': lambda: 'bilinear',
+        'floor': lambda: -10.0,
         'kernel_size': lambda: K,
         'scale_factor': lambda: S,
         'eps': lambda: 1e-5,
@@ -87,7 +90,7 @@ def operators():
     found = {}
     for schema in SCHEMAS:
         name, arguments = re.match(r'(\w+)\((.*?)\) ->', schema).groups()
-        kinds = re.findall(r'([\w\[\]]+) (\w+)', arguments)
+        kinds = re.findall(r'([\w\[\]?]+) (\w+)', arguments)
         found[name] = {parameter: kind for kind, parameter in kinds}
     return found
 

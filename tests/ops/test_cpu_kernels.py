@@ -19,9 +19,10 @@ from tests.ops import helpers
 for dtype in helpers.TOLERANCES:
     for sizes in helpers.SIZES.values():
         for kernel_size, scale in ((5, 2), (3, 3)):
-            helpers.check_against_reference(
-                helpers.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
-                kernel_size, scale)
+            for prior in (None, torch.randn(scale**2, kernel_size**2)):
+                helpers.check_against_reference(
+                    helpers.make(sizes, kernel_size, scale, dtype, 'cpu', 1),
+                    kernel_size, scale, prior=prior)
     for kernel_size, scale in ((5, 2), (3, 3)):
         helpers.check_reassembly(
             (2, 17, 6, 70), kernel_size, scale, dtype, 'cpu', 1)

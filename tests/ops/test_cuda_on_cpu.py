@@ -41,7 +41,7 @@ def run(library):
             op,
             CUDA_DTYPES.index(maps[0].dtype),
             (ctypes.c_int64 * 9)(*shape),
-            (ctypes.c_void_p * 7)(*pointers),
+            (ctypes.c_void_p * 8)(*pointers),
             order,
             ctypes.c_int64(workspace_bytes),
         )
@@ -50,23 +50,23 @@ def run(library):
     return run
 
 
-def compute(run, inputs, grad, kernel_size, scale, **options):
+def compute(run, inputs, grad, kernel_size, scale, prior=None, **options):
     """The result and the gradients, as the kernels have them."""
     q, k, v = inputs
     n, e, hq, wq = q.shape
     shape = (n, e, v.shape[1], *k.shape[2:], hq, wq, kernel_size, scale)
     out = unwritten(grad)
-    run(UPSAMPLE, shape, [q, k, v, out, None, None, None], **options)
+    run(UPSAMPLE, shape, [q, k, v, out, None, None, None, prior], **options)
     grads = [unwritten(x) for x in inputs]
-    run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *grads], **options)
+    run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *grads, prior], **options)
     return [out, *grads]
 
 
-def expect(inputs, grad, kernel_size, scale, wide=True):
+def expect(inputs, grad, kernel_size, scale, prior=None, wide=True):
     if wide:
         inputs, grad = [x.double() for x in inputs], grad.double()
     return with_grads(
-        lambda *x: sapa_upsample_reference(*x, kernel_size, scale),
+        lambda *x: sapa_upsample_reference(*x, kernel_size, scale, prior),
         inputs,
         grad,
     )
@@ -89,6 +89,34 @@ def test_equals_reference(kernel_size, scale, dtype, run):
     for sizes in (SIZES['cell'], SIZES['odd'], (1, 9, 19, 6, 37)):
         arguments = case(sizes, kernel_size, scale, dtype)
         assert_close(compute(run, *arguments), expect(*arguments), dtype)
+
+
+def make_prior(kernel_size, scale, dtype):
+    """Numbers of no interpolation, of the dtype that kernels sum in."""
+    exact = torch.promote_types(dtype, torch.float32)
+    return torch.randn(scale**2, kernel_size**2, dtype=exact)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize(
+    ('kernel_size', 'scale'), [(5, 2), (3, 2), (1, 1), (7, 3), (11, 1)]
+)
+def test_a_prior_equals_reference(kernel_size, scale, dtype, run):
+    prior = make_prior(kernel_size, scale, dtype)
+    for sizes in (SIZES['cell'], SIZES['odd'], (1, 9, 19, 6, 37)):
+        arguments = case(sizes, kernel_size, scale, dtype)
+        expected = expect(*arguments, prior)
+        for options in ({}, dict(workspace_bytes=1), dict(order=7)):
+            got = compute(run, *arguments, prior, **options)
+            assert_close(got, expected, dtype)
+
+
+@pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 3)])
+def test_nothing_beyond_a_prior_is_read(kernel_size, scale, run):
+    arguments = case((1, 3, 4, 5, 7), kernel_size, scale, torch.float16)
+    prior = make_prior(kernel_size, scale, torch.float16)
+    for at_end in (False, True):
+        compute(run, *arguments, fenced(prior, at_end))
 
 
 # What the kernels for one size distinguish: channels around those staged at
@@ -169,7 +197,7 @@ def test_only_the_wanted_gradients_are_computed(run):
             unwritten(x) if wanted >> i & 1 else None
             for i, x in enumerate(inputs)
         ]
-        run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *got])
+        run(UPSAMPLE_BACKWARD, shape, [q, k, v, grad, *got, None])
         for x, y in zip(got, everything, strict=True):
             assert x is None or torch.equal(x, y)
 
@@ -191,6 +219,8 @@ def test_what_is_no_number_comes_out_as_the_reference_has_it(
         inputs, grad, *sizes = case(
             (1, 3, 4, 5, 7), kernel_size, scale, dtype, number % 2
         )
+        if number % 3 == 2:
+            sizes.append(make_prior(kernel_size, scale, dtype))
         fuzz.spoil([grad, *inputs], random.Random(number), huge=True)
         assert_same_kinds(
             compute(run, inputs, grad, *sizes),
