@@ -198,6 +198,18 @@ class Probe(torch.nn.Module):
         return guide
 
 
+def test_a_prior_starts_as_the_parent(name):
+    """But for what its floor leaves to other places."""
+    prior = CASES[name].own['type']
+    sapa = dict(type='sapa', prior=prior)
+    parent, child, _ = build(name, upsample_cfg=sapa)
+    inputs = features(name, divisible=True)
+    for theirs, ours in zip(
+        run(parent, inputs, name), run(child, inputs, name), strict=True
+    ):
+        assert (ours - theirs).abs().max() < 5e-3 * theirs.abs().max()
+
+
 def test_guides_are_what_results_are_merged_with(name):
     _, module, _ = build(name, upsample_cfg=dict(type=Probe))
     inputs = features(name)

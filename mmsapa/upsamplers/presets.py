@@ -12,4 +12,10 @@ PRESETS = {
     'sapa-i': dict(type='sapa', variant='I'),
     'sapa-b': dict(type='sapa', variant='B'),
     'sapa-g': dict(type='sapa', variant='G'),
+    # Ours, not the paper's: they start as that interpolation.
+    'sapa-i-bilinear': dict(type='sapa', variant='I', prior='bilinear'),
+    'sapa-b-bilinear': dict(type='sapa', variant='B', prior='bilinear'),
+    'sapa-g-bilinear': dict(type='sapa', variant='G', prior='bilinear'),
+    'sapa-b-nearest': dict(type='sapa', variant='B', prior='nearest'),
+    'sapa-g-nearest': dict(type='sapa', variant='G', prior='nearest'),
 }

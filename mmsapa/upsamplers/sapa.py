@@ -4,7 +4,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..ops import norm_project, sapa_kernels, sapa_upsample
+from ..ops import (
+    interpolation_prior,
+    norm_project,
+    sapa_kernels,
+    sapa_upsample,
+)
 from .guided import GuidedUpsampler, is_plain, odd_kernel_size
 
 # Parameter names of the authors' modules (y is their guide) and ours.
@@ -14,6 +19,12 @@ _AUTHORS_NAMES = {
     'qy': 'query',
     'qx': 'query_x',
     'k': 'key',
+}
+# What makes queries; biases start at 0 anyway.
+_QUERY_MODULES = {
+    'I': ['norm_guide'],
+    'B': ['query'],
+    'G': ['query', 'query_x'],
 }
 
 
@@ -53,6 +64,14 @@ class SAPA(GuidedUpsampler):
     - ``G``, gated: as ``B``, but a gate mixes the query with a projection of
       ``x``, not normalized.
 
+    With a prior, which is ours and not the paper's, the layer starts as an
+    interpolation and learns to depart from it: the logarithm of that one's
+    weights is added to the logits (:func:`mmsapa.ops.interpolation_prior`),
+    places outside the map are masked, and what makes queries starts at 0:
+    the projections, or in ``I``, which has none, the norm of the guide. The
+    gradient reaches these in the first step, and all else from the second
+    on. Parameters and their names are as without.
+
     Args:
         in_channels (int): Channels of ``x``.
         guide_channels (int, optional): Channels of the guide, 3 for an
@@ -64,10 +83,14 @@ class SAPA(GuidedUpsampler):
         kernel_size (int): Side of the window in pixels of ``x``, odd.
             Default: 5.
         scale_factor (int): Size of the guide over size of ``x``. Default: 2.
+        prior (str, optional): ``'bilinear'`` or ``'nearest'``, the
+            interpolation to start as, for a ``kernel_size`` of at least 3.
+            Default: None, the paper's layer.
 
     Raises:
-        ValueError: If the variant is unknown, ``kernel_size`` is even, or
-            ``'I'`` has different numbers of channels.
+        ValueError: If the variant or the prior is unknown, ``kernel_size``
+            is even or too small for a prior, or ``'I'`` has different
+            numbers of channels.
     """
 
     def __init__(
@@ -78,6 +101,7 @@ class SAPA(GuidedUpsampler):
         embed_dims: int = 32,
         kernel_size: int = 5,
         scale_factor: int = 2,
+        prior: str | None = None,
     ):
         super().__init__(in_channels, guide_channels, scale_factor)
         guide_channels = self.guide_channels
@@ -95,6 +119,12 @@ class SAPA(GuidedUpsampler):
         self.variant = variant
         self.embed_dims = in_channels if variant == 'I' else embed_dims
         self.kernel_size = odd_kernel_size('SAPA', kernel_size)
+        self.prior = prior
+        logits = None
+        if prior is not None:
+            logits = interpolation_prior(prior, kernel_size, scale_factor)
+        # Not persistent: checkpoints are the same with a prior and without.
+        self.register_buffer('prior_logits', logits, persistent=False)
 
         self.norm_guide = ChannelNorm(guide_channels)
         self.norm_x = ChannelNorm(in_channels)
@@ -107,7 +137,10 @@ class SAPA(GuidedUpsampler):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw projections from N(0, 0.02^2); norms become the identity."""
+        """Draw projections from N(0, 0.02^2); norms become the identity.
+
+        With a prior, what makes queries is 0.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -115,11 +148,24 @@ class SAPA(GuidedUpsampler):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
+        if self.prior is not None:
+            for name in _QUERY_MODULES[self.variant]:
+                nn.init.zeros_(getattr(self, name).weight)
+            # Anew, for a layer that was made without memory.
+            logits = interpolation_prior(
+                self.prior, self.kernel_size, self.scale_factor
+            )
+            self.prior_logits.copy_(logits)
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         query, key = self._embed(x, guide)
         return sapa_upsample(
-            query, key, x, self.kernel_size, self.scale_factor
+            query,
+            key,
+            x,
+            self.kernel_size,
+            self.scale_factor,
+            self.prior_logits,
         )
 
     def kernels(self, x: Tensor, guide: Tensor) -> Tensor:
@@ -133,7 +179,9 @@ class SAPA(GuidedUpsampler):
             Tensor[N, K * K, Hq, Wq]: As :func:`mmsapa.ops.sapa_kernels`.
         """
         query, key = self._embed(self._fit(x, guide), guide)
-        return sapa_kernels(query, key, self.kernel_size, self.scale_factor)
+        return sapa_kernels(
+            query, key, self.kernel_size, self.scale_factor, self.prior_logits
+        )
 
     def _embed(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Compute queries from the guide and keys from ``x``."""
@@ -184,5 +232,5 @@ class SAPA(GuidedUpsampler):
             f'{self.in_channels}, guide_channels={self.guide_channels}, '
             f'variant={self.variant!r}, embed_dims={self.embed_dims}, '
             f'kernel_size={self.kernel_size}, '
-            f'scale_factor={self.scale_factor}'
+            f'scale_factor={self.scale_factor}, prior={self.prior!r}'
         )

@@ -8,6 +8,7 @@ analysis = pytest.importorskip('mmengine.analysis')
 
 from mmsapa.evaluation.complexity import flop_analyzer  # noqa: E402
 from mmsapa.ops import norm_project, sapa_upsample  # noqa: E402
+from mmsapa.upsamplers import SAPA  # noqa: E402
 
 
 class Operators(nn.Module):
@@ -36,6 +37,15 @@ def test_our_operators_are_counted():
         sapa_upsample=2 * 10 * 12 * 25 * (8 + 12),
         norm_project=2 * 5 * 6 * 12 * 8,
     )
+
+
+def test_a_prior_is_counted_as_nothing():
+    inputs = torch.randn(1, 8, 5, 6), torch.randn(1, 8, 10, 12)
+    plain, started = (
+        flop_analyzer(SAPA(8, prior=prior), inputs).by_operator()
+        for prior in (None, 'bilinear')
+    )
+    assert plain == started and plain['sapa_upsample']
 
 
 def test_other_analyzers_stay_as_they_are():

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip('mmseg')
 
@@ -43,6 +44,29 @@ def test_computes_what_its_parent_computes(mode):
     child.load_state_dict(parent.state_dict())
     inputs = features()
     assert torch.equal(parent(inputs), child(inputs))
+
+
+class Doubled(torch.nn.Module):
+    """Bilinear interpolation that a slot takes step by step."""
+
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=2, mode='bilinear')
+
+
+def test_a_prior_starts_as_bilinear_steps():
+    """Its parent takes them at once, which is less smooth."""
+    sapa = dict(type='sapa', prior='bilinear')
+    head = SegformerHead(**SETTINGS, upsample_cfg=sapa).eval()
+    steps = SegformerHead(**SETTINGS, upsample_cfg=dict(type=Doubled)).eval()
+    at_once = MMSegSegformerHead(**SETTINGS, align_corners=False).eval()
+    for other in (steps, at_once):
+        keys = other.load_state_dict(head.state_dict(), strict=False)
+        assert not keys.missing_keys
+    inputs = features([(32, 40), (16, 20), (8, 10), (4, 5)])
+    out, expected, parents = (f(inputs) for f in (head, steps, at_once))
+    error = (out - expected).abs().max()
+    assert error < 2e-3 * expected.abs().max()
+    assert (out - parents).abs().max() > 5 * error
 
 
 def test_guides_are_the_embedded_maps():

@@ -33,8 +33,9 @@ def maps(*sizes, n=2):
     ]
 
 
-def test_records_the_first_image_of_each_stage():
-    model = Model((8, 8), (4, 6))
+@pytest.mark.parametrize('prior', [None, 'bilinear'])
+def test_records_the_first_image_of_each_stage(prior):
+    model = Model((8, 8), (4, 6), prior=prior)
     inputs = maps((8, 8, 9, 14), (4, 6, 21, 6))
     with record(model) as recording:
         outs = model(inputs)

@@ -251,7 +251,9 @@ def parse_args():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for what, names in (('models', PAPERS), ('upsamplers', PRESETS)):
+    # No paper has a prior.
+    upsamplers = [name for name in PRESETS if 'prior' not in PRESETS[name]]
+    for what, names in (('models', PAPERS), ('upsamplers', upsamplers)):
         parser.add_argument(
             f'--{what}',
             nargs='+',
