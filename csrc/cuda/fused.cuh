@@ -429,7 +429,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                     scalar_t* out)                    // [N, C, Hq, Wq]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
-  __shared__ typename Tile::Stage stage;
+  MMSAPA_SHARED(stage, typename Tile::Stage);
   Tile tile(shape, band, stage);
   typename Tile::Window window;
   tile.dot(query, key, shape.embed, 0, shape.embed, prior, window);
@@ -453,7 +453,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                        Phases<S, scalar_t>* maps)  // [1 + parts, images, ...]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
-  __shared__ typename Tile::Stage stage;
+  MMSAPA_SHARED(stage, typename Tile::Stage);
   Tile tile(shape, band, stage);
   typename Tile::Window window;
   if (tile.part() == 0) {
@@ -506,7 +506,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                      scalar_t* high)       // [N, channels, Hq, Wq]
 {
   using Tile = TileOfCells<K, S, scalar_t>;
-  __shared__ typename Tile::Stage stage;
+  MMSAPA_SHARED(stage, typename Tile::Stage);
   Tile tile(shape, band, stage);
   typename Tile::Window window;
   window_map = own_map<K>(window_map);

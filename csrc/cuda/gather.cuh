@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
 {
   using G = Gather<K, S, M, scalar_t>;
   using acc_t = acc_type<scalar_t>;
-  __shared__ G shared;
+  MMSAPA_SHARED(shared, G);
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t blocks_x = ceil_div(shape.width, kKeys * kWarps);

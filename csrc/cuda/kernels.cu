@@ -29,11 +29,13 @@
 
 #include <cmath>
 
-// The only launch there is; a test may define it, and the copies of
-// cuda_pipeline_primitives.h, to run the kernels elsewhere.
+// The only launch and the only shared memory there are; a test may define
+// them, and the copies of cuda_pipeline_primitives.h, to run the kernels
+// elsewhere.
 #ifndef MMSAPA_LAUNCH
 #define MMSAPA_LAUNCH(kernel, blocks, threads, stream, ...) \
   kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#define MMSAPA_SHARED(name, ...) __shared__ __VA_ARGS__ name
 #endif
 
 // The most a workspace takes, unless a single row of cells needs more.
@@ -82,6 +84,9 @@ constexpr int kWordBytes = 4;
 __device__ inline void wait_for_copies() {
   __pipeline_commit();
   __pipeline_wait_prior(0);
+  // The compiler does not know that the copies write: what is read behind
+  // here must not be read before.
+  asm volatile("" ::: "memory");
 }
 
 MMSAPA_HD constexpr int64_t ceil_div(int64_t a, int64_t b) {

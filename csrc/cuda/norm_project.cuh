@@ -285,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
                    acc_type<scalar_t>* rstd)          // [N, 1, P]
 {
   using acc_t = acc_type<scalar_t>;
-  __shared__ Stage<M, acc_t> stage;
+  MMSAPA_SHARED(stage, Stage<M, acc_t>);
   const int64_t output = blockIdx.x % groups<M>(shape) * M;
   const Place<acc_t> place(shape, blockIdx.x / groups<M>(shape));
   const Column<const scalar_t> from(x, shape.channels, shape.pixels, place);
@@ -400,7 +400,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
                   scalar_t* grad_x)                  // [N, C, P]
 {
   using acc_t = acc_type<scalar_t>;
-  __shared__ Stage<M, acc_t> stage;
+  MMSAPA_SHARED(stage, Stage<M, acc_t>);
   const Place<acc_t> place(shape, blockIdx.x);
   const auto column = [&](auto* map, int64_t channels) {
     return Column<std::remove_pointer_t<decltype(map)>>(map, channels,
@@ -495,7 +495,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<acc_type<scalar_t>>)
 {
   using acc_t = acc_type<scalar_t>;
   using O = Outer<M, acc_t>;
-  __shared__ O shared;
+  MMSAPA_SHARED(shared, O);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t tile = blockIdx.x % O::tiles(shape);
   const int64_t share = blockIdx.x / O::tiles(shape);

@@ -7,9 +7,8 @@
 // that can be chosen: results that depend on it betray a missing barrier.
 // Asynchronous copies spoil what they overwrite at once and arrive no sooner
 // than they are waited for: results that are not numbers betray a missing
-// wait.
-// One thing goes unseen: shared memory begins as 0 or as a block before left
-// it, where on a GPU anything may stand.
+// wait. Shared memory begins as NaN in every block: such results betray what
+// nobody has written.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -30,16 +29,17 @@
 #undef __global__
 #undef __device__
 #undef __host__
-#undef __shared__
 #undef __launch_bounds__
 #define __global__
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
-#define __shared__ static
 #define MMSAPA_LAUNCH(kernel, blocks, threads, stream, ...) \
   ((void)stream,                                            \
    emulate::launch(blocks, threads, [&] { kernel(__VA_ARGS__); }))
+#define MMSAPA_SHARED(name, ...) \
+  static __VA_ARGS__ name;       \
+  emulate::begin_shared(&name, sizeof(name))
 #define MMSAPA_WORKSPACE_BYTES emulate::workspace_bytes
 
 using std::exp;
@@ -88,6 +88,14 @@ inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
 
 inline void fiber_main() { (*body)(); }
 
+// To be called by all threads of a block; the first one spoils it.
+inline std::vector<void*> begun;
+inline void begin_shared(void* memory, size_t bytes) {
+  if (std::find(begun.begin(), begun.end(), memory) != begun.end()) return;
+  std::memset(memory, 0xff, bytes);
+  begun.push_back(memory);
+}
+
 inline void launch(unsigned blocks, unsigned threads,
                    const std::function<void()>& kernel) {
   static std::vector<char> stacks;
@@ -99,6 +107,7 @@ inline void launch(unsigned blocks, unsigned threads,
   std::mt19937 random(order);
   for (unsigned block : ordered(blocks, random)) {
     blockIdx.x = block;
+    begun.clear();
     for (unsigned t = 0; t < threads; ++t) {
       getcontext(&fibers[t]);
       fibers[t].uc_stack.ss_sp = stacks.data() + t * kStack;

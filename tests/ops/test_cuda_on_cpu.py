@@ -167,13 +167,20 @@ def test_nothing_beyond_the_maps_is_read(
 
 
 @pytest.mark.parametrize(
-    ('kernel_size', 'scale', 'channels'), [(5, 2, 10), (5, 2, 70), (3, 3, 10)]
+    ('kernel_size', 'scale', 'channels', 'dtype'),
+    [
+        (5, 2, 10, torch.float32),
+        (5, 2, 70, torch.float32),
+        (5, 2, 70, torch.float16),
+        (3, 2, 10, torch.float16),
+        (3, 3, 10, torch.float32),
+    ],
 )
 def test_order_of_threads_and_size_of_workspace_do_not_matter(
-    kernel_size, scale, channels, run
+    kernel_size, scale, channels, dtype, run
 ):
     sizes = (2, 9, channels, 11, 35)
-    arguments = case(sizes, kernel_size, scale, torch.float32)
+    arguments = case(sizes, kernel_size, scale, dtype)
     first = compute(run, *arguments)
     for options in (
         dict(order=1),
