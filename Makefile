@@ -7,13 +7,17 @@ export PYTHONWARNINGS ?= ignore:pkg_resources is deprecated:UserWarning
 
 BIN := .venv/bin
 CXX_FILES = $(wildcard $(foreach e,h inc cuh cpp cu,csrc/*.$e csrc/*/*.$e tests/*/*.$e))
+# Such as CUDA_ARCHS='75 86 89 120'.
+CUDA_ARCHS ?= 80 90
 CUDA_FILES := $(wildcard csrc/cuda/*.cu csrc/cuda/*.cpp)
-CUDA_OBJECTS := $(CUDA_FILES:csrc/%=build/cuda-check/%.o)
+CUDA_BUILD := build/cuda-check/$(shell echo $(CUDA_ARCHS) | tr ' ' -)
+CUDA_OBJECTS := $(CUDA_FILES:csrc/%=$(CUDA_BUILD)/%.o)
 NVCC := $(shell command -v nvcc || command -v $(CUDA_HOME)/bin/nvcc)
 
 .PHONY: help env demo demo-det demo-depth demo-matting test test-matrix \
   interrupt fuzz lint format docs cuda-check benchmark tables compare pictures \
-  gpu clean
+  gpu gpu-test gpu-sanitize gpu-memcheck gpu-racecheck gpu-synccheck \
+  gpu-benchmark gpu-train gpu-train-seg gpu-train-det gpu-data clean
 
 help:
 	@echo 'make demo          train and test SegFormer-B1 with SAPA on drawn scenes'
@@ -27,7 +31,8 @@ help:
 	@echo 'make env           only set up .venv, which the others do themselves'
 	@echo 'make lint          check style;  make format: fix it'
 	@echo 'make docs          build the documentation, build/docs/index.html'
-	@echo 'make cuda-check    compile csrc/cuda for sm_80 and sm_90, if nvcc is found'
+	@echo 'make cuda-check    compile csrc/cuda for sm_80 and sm_90, if nvcc is found;'
+	@echo '                   CUDA_ARCHS="75 86 89 120" for others'
 	@echo 'make benchmark     time operators, layers, models; data, plots and pages'
 	@echo 'make tables        count parameters and FLOPs beside the published ones'
 	@echo 'make compare       train a small model with each upsampler, and compare'
@@ -90,17 +95,16 @@ cuda-check:
 else
 cuda-check: $(CUDA_OBJECTS)
 	@$(BIN)/python tools/ptxas_report.py $(^:.o=.ptxas)
-	@echo 'cuda-check: $(words $^) files compile for sm_80 and sm_90'
+	@echo 'cuda-check: $(words $^) files compile for $(CUDA_ARCHS:%=sm_%)'
 endif
 
 # The macro stands for a header that a CPU build of PyTorch does not have.
-build/cuda-check/%.o: csrc/% Makefile | env
+$(CUDA_BUILD)/%.o: csrc/% Makefile | env
 	@mkdir -p $(@D)
 	@echo 'nvcc -c $<'
 	@torch=$$(echo .venv/lib/python3*/site-packages/torch/include) && \
 	  $(NVCC) -c $< -o $@.part -MD -MP -MT $@ -MF $(@:.o=.d) -O3 -t 2 -Xcompiler -fPIC \
-	  -gencode arch=compute_80,code=sm_80 \
-	  -gencode arch=compute_90,code=sm_90 \
+	  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
 	  -DC10_USING_CUSTOM_GENERATED_MACROS -Icsrc \
 	  -isystem $$torch -isystem $$torch/torch/csrc/api/include \
 	  -Xptxas -v 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
@@ -134,15 +138,25 @@ compare: env
 pictures: demo demo-det demo-depth demo-matting compare
 	tools/make_pictures.sh
 
-# The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
-# SAPA-I.
+# One that fails does not keep the others from running.
 gpu: env
 	@$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit( \
 	  "make gpu: expected a GPU that PyTorch can use, got none.")'
+	$(MAKE) --keep-going gpu-test gpu-sanitize gpu-benchmark gpu-train
+
+gpu-test:
 	$(BIN)/python -m pytest -m cuda
-	$(CUDA_HOME)/bin/compute-sanitizer --report-api-errors no \
-	  --error-exitcode 1 $(BIN)/python -m pytest -m cuda tests/ops \
-	  -k 'odd or gradcheck'
+
+# PyTorch's memory pool would hide what is read or written beyond a map.
+gpu-sanitize: $(addprefix gpu-,memcheck racecheck synccheck)
+gpu-memcheck gpu-racecheck gpu-synccheck: gpu-%:
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(CUDA_HOME)/bin/compute-sanitizer \
+	  --tool $* --report-api-errors no --error-exitcode 1 \
+	  $(BIN)/python -m pytest -m cuda tests/ops -k 'odd or even or gradcheck'
+
+# The shapes are those of SegFormer-B1's head at batch 16, of FPN, and of
+# SAPA-I.
+gpu-benchmark:
 	$(BENCHMARK) operator --device cuda --dtypes float32 bfloat16 \
 	  --shapes 16x256x32x16x16 16x256x32x32x32 16x256x32x64x64 fpn \
 	  16x256x256x64x64 --out docs/benchmark
@@ -150,11 +164,15 @@ gpu: env
 	  --dtypes float32 bfloat16 --out docs/benchmark
 	$(BENCHMARK) scaling --device cuda --out docs/benchmark
 	$(BENCHMARK) model --device cuda --out docs/benchmark
+
+gpu-train: gpu-train-seg gpu-train-det
+gpu-train-seg gpu-train-det: gpu-train-%: gpu-data
+	$(BIN)/python tools/train.py --amp --work-dir work_dirs/gpu/$* \
+	  configs/demo/$(GPU_CONFIG_$*).py
+gpu-data:
 	$(BIN)/python tools/make_demo_data.py
-	$(BIN)/python tools/train.py --amp --work-dir work_dirs/gpu/seg \
-	  configs/demo/segformer_mit-b1_sapa-g_demo.py
-	$(BIN)/python tools/train.py --amp --work-dir work_dirs/gpu/det \
-	  configs/demo/faster-rcnn_r50_fpn-sapa-g_demo.py
+GPU_CONFIG_seg := segformer_mit-b1_sapa-g_demo
+GPU_CONFIG_det := faster-rcnn_r50_fpn-sapa-g_demo
 
 clean:
 	rm -rf .venv/made.json .venv .venv.lock build dist *.egg-info mmsapa/_C*.so

@@ -5,7 +5,7 @@ For each kernel and architecture: registers a thread and bytes of shared memory
 a block, which bound how many blocks run side by side, and bytes of registers
 that spill to memory. Any of these is an error.
 
-    python tools/ptxas_report.py build/cuda-check/cuda/*.ptxas
+    python tools/ptxas_report.py build/cuda-check/*/cuda/*.ptxas
 """
 
 import re
