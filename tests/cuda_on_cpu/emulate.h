@@ -11,9 +11,13 @@
 // nobody has written.
 #pragma once
 
+// Its longjmp refuses to change stacks.
+#undef _FORTIFY_SOURCE
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -22,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -61,8 +66,15 @@ inline int64_t workspace_bytes = 64 << 20;
 // Of threads and blocks: 0 as numbered, 1 reversed, else shuffled.
 inline int order = 0;
 
-inline ucontext_t scheduler;
-inline std::vector<ucontext_t> fibers;
+// A fiber runs one thread of every block, and there are as many as the
+// largest block has threads. ucontext starts one; the jumps between them are
+// setjmp's, which asks nothing of the system.
+struct Fiber {
+  jmp_buf state;
+  std::unique_ptr<char[]> stack{new char[kStack]};
+};
+inline jmp_buf scheduler;
+inline std::vector<std::unique_ptr<Fiber>> fibers;
 inline std::vector<char> at_barrier;
 
 struct Copy {
@@ -86,7 +98,31 @@ inline std::vector<unsigned> ordered(unsigned count, std::mt19937& random) {
   std::abort();
 }
 
-inline void fiber_main() { (*body)(); }
+inline void leave_fiber(unsigned t) {
+  if (_setjmp(fibers[t]->state) == 0) _longjmp(scheduler, 1);
+}
+
+inline void enter_fiber(unsigned t) {
+  if (_setjmp(scheduler) == 0) _longjmp(fibers[t]->state, 1);
+}
+
+inline void fiber_main() {
+  const unsigned t = fibers.size() - 1;
+  for (;;) {
+    leave_fiber(t);
+    (*body)();
+  }
+}
+
+inline void start_fiber() {
+  fibers.push_back(std::make_unique<Fiber>());
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fibers.back()->stack.get();
+  context.uc_stack.ss_size = kStack;
+  makecontext(&context, fiber_main, 0);
+  if (_setjmp(scheduler) == 0) setcontext(&context);
+}
 
 // To be called by all threads of a block; the first one spoils it.
 inline std::vector<void*> begun;
@@ -98,9 +134,7 @@ inline void begin_shared(void* memory, size_t bytes) {
 
 inline void launch(unsigned blocks, unsigned threads,
                    const std::function<void()>& kernel) {
-  static std::vector<char> stacks;
-  stacks.resize(threads * kStack);
-  fibers.resize(threads);
+  while (fibers.size() < threads) start_fiber();
   copies.resize(threads);
   committed.resize(threads);
   body = &kernel;
@@ -108,18 +142,11 @@ inline void launch(unsigned blocks, unsigned threads,
   for (unsigned block : ordered(blocks, random)) {
     blockIdx.x = block;
     begun.clear();
-    for (unsigned t = 0; t < threads; ++t) {
-      getcontext(&fibers[t]);
-      fibers[t].uc_stack.ss_sp = stacks.data() + t * kStack;
-      fibers[t].uc_stack.ss_size = kStack;
-      fibers[t].uc_link = &scheduler;
-      makecontext(&fibers[t], fiber_main, 0);
-    }
     for (unsigned waiting = threads; waiting > 0;) {
       at_barrier.assign(threads, false);
       for (unsigned t : ordered(threads, random)) {
         threadIdx.x = t;
-        swapcontext(&scheduler, &fibers[t]);
+        enter_fiber(t);
       }
       waiting = std::count(at_barrier.begin(), at_barrier.end(), true);
       if (waiting != 0 && waiting != threads) {
@@ -139,7 +166,7 @@ inline void launch(unsigned blocks, unsigned threads,
 inline void __syncthreads() {
   const unsigned t = threadIdx.x;
   emulate::at_barrier[t] = true;
-  swapcontext(&emulate::fibers[t], &emulate::scheduler);
+  emulate::leave_fiber(t);
 }
 
 inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes) {
