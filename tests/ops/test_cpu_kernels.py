@@ -38,6 +38,8 @@ def test_matches_the_reference(capability):
     rank = CAPABILITIES.index(here) if here in CAPABILITIES else 0
     if CAPABILITIES.index(capability) > rank:
         pytest.skip(f'this CPU, or its PyTorch, has no {capability}')
+    if capability == here:
+        pytest.skip(f'all other tests use {capability}')
     result = subprocess.run(
         [sys.executable, '-c', SCRIPT],
         env=dict(os.environ, ATEN_CPU_CAPABILITY=capability),

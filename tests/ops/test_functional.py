@@ -82,9 +82,12 @@ def test_a_map_that_is_not_short_is_left_alone():
 
 
 def test_many_channels(device):
-    for dtype in (torch.float64, torch.float32):
-        inputs = make(SIZES['wide'], 5, 2, dtype, device, short=1)
-        check_against_reference(inputs, 5, 2)
+    cases = itertools.product((torch.float64, torch.float32), ((5, 2), (3, 3)))
+    for dtype, (kernel_size, scale) in cases:
+        inputs = make(
+            SIZES['wide'], kernel_size, scale, dtype, device, short=1
+        )
+        check_against_reference(inputs, kernel_size, scale)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
