@@ -143,7 +143,10 @@ def install_packages(_):
     # In this process: Ctrl-C would make another one print its traceback.
     import venv
 
-    venv.create(str(VENV), symlinks=True, with_pip=True)
+    try:
+        venv.create(str(VENV), symlinks=True, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f'Could not make the environment {VENV}: {error}')
     pip('install', '-r', pins('build'))
     pip('install', *(f'-r{pins(name)}' for name in PACKAGES))
 
