@@ -37,12 +37,16 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize('device', DEVICES)
 
 
-def pytest_collection_finish():
-    """Leave the modules out when garbage is collected.
+@pytest.fixture(autouse=True, scope='module')
+def frozen_modules():
+    """Leave what is imported out when garbage is collected.
 
     mmengine has it collected for every data set, for half a second each.
+    Tests import as they run, so it is left out anew.
     """
     gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -180,6 +180,12 @@ class SameConditions(Hook):
         """Tell that the iteration is done."""
         self._note(runner.iter + 1)
 
+    def after_train(self, runner):
+        """End the workers, whose memory the test may need."""
+        # Garbage collection, which finds a cycle, would wait five seconds.
+        del runner.train_loop.dataloader_iterator.skip_iter
+        runner.train_loop.dataloader_iterator = None
+
     def _note(self, done):
         self.tell(done)
         # In each iteration, since mmengine's log resets the peak of a GPU.

@@ -8,7 +8,9 @@ import cv2
 import pytest
 
 from ..helpers import (
+    COMMON,
     CONFIGS,
+    QUICK,
     ROOT,
     call,
     check_images,
@@ -24,8 +26,10 @@ from mmsapa.engine.runner import load_config  # noqa: E402
 
 TOOL = 'analysis_tools/compare_upsamplers'
 DEPTH = """
-train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
-test_dataloader = dict(dataset=dict(data_root='{root}'))
+here = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, dataset=dict(data_root='{root}'), **here)
+test_dataloader = dict(dataset=dict(data_root='{root}'), **here)
 test_evaluator = dict(crop_type='eigen')
 train_cfg = dict(max_iters=2)
 """
@@ -41,7 +45,6 @@ def test_depth_estimators_are_compared_by_depth(
     cfg, start = load_config(str(config)), tmp_path / 'out/seed-0/init.pth'
     controlled.save_initial_state(cfg, 0, start)
     cfg = controlled.candidate_config(cfg, 'sapa-b', 0, start)
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     measured = controlled.train_and_test(cfg, lambda done: None)
     check_images(cfg, measured, 'd1', 'rmse', 'dbe_acc', 'dbe_comp')
     controlled.result_of(cfg).write_text(json.dumps(measured))
@@ -80,7 +83,9 @@ def test_what_is_measured_of_depth_is_as_the_config_limits_it(scope):
 
 def test_mattors_are_compared(tmp_path, scope):
     root = make_data(tmp_path, 'matting', 4, 1)
-    path = write_config(tmp_path / 'config.py', 'matting', root)
+    path = write_config(
+        tmp_path / 'config.py', 'matting', root, COMMON + QUICK
+    )
     scope('mmsapa')
     cfg = load_config(str(path))
     cfg.train_cfg.max_iters = 1

@@ -38,9 +38,12 @@ ITERATIONS = 4
 MORE = """
 model['backbone'].update(drop_path_rate=0.2)
 model['decode_head'].update(dropout_ratio=0.2)
-train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}'))
-test_dataloader = dict(dataset=dict(data_root='{root}'))
+here = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    batch_size=2, dataset=dict(data_root='{root}'), **here)
+test_dataloader = dict(dataset=dict(data_root='{root}'), **here)
 val_dataloader = dict(
+    **here,
     dataset=dict(
         data_root='{root}',
         data_prefix=dict(
@@ -81,9 +84,7 @@ def candidate(config, scope):
         cfg, start = load_config(str(config)), out / 'seed-0/init.pth'
         cfg.train_cfg.max_iters = iterations
         controlled.save_initial_state(cfg, 0, start)
-        cfg = controlled.candidate_config(cfg, name, 0, start, **more)
-        cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-        return cfg
+        return controlled.candidate_config(cfg, name, 0, start, **more)
 
     return candidate
 
@@ -255,10 +256,6 @@ class Record(Hook):
             for sample in data_batch['data_samples']
         ]
 
-    def after_train(self, runner):
-        # Or garbage collection, which waits five seconds for its workers.
-        runner.train_loop.dataloader_iterator = None
-
 
 @pytest.fixture
 def record(config, tmp_path, scope):
@@ -271,7 +268,6 @@ def record(config, tmp_path, scope):
         controlled.save_initial_state(cfg, seed, path)
         cfg = controlled.candidate_config(cfg, name, seed, path)
         cfg.train_cfg.max_iters = 4
-        cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
         cfg.train_dataloader.dataset.pipeline[-1].meta_keys = (
             *('img_path', 'flip', 'flip_direction'),
         )
@@ -320,7 +316,7 @@ def test_candidates_may_start_from_a_trained_model(config, tmp_path, scope):
 
 
 def test_pure_python_and_wrapped_data_are_compared(config, tmp_path, scope):
-    """Without default hooks and workers, too."""
+    """Without default hooks, too."""
     scope('mmseg')
     cfg = Config.fromfile(config)
     for name in ('train', 'test'):
@@ -329,7 +325,6 @@ def test_pure_python_and_wrapped_data_are_compared(config, tmp_path, scope):
             type='RepeatDataset', times=2, dataset=loader.dataset.to_dict()
         )
         loader.dataset = dict(type='ConcatDataset', datasets=[repeated])
-        loader.update(num_workers=0, persistent_workers=False)
     cfg.train_cfg.max_iters = 2
     cfg.pop('default_hooks')
     write_pure_python(cfg, 'mmseg', tmp_path / 'pure.py')
