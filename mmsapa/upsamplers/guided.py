@@ -105,7 +105,7 @@ class GuidedUpsampler(nn.Module):
                 f'guide with {self.guide_channels}, got {list(x.shape)} and '
                 f'{list(guide.shape)}.{swapped}'
             )
-        check_sizes(name, x, guide, self.scale_factor, swapped)
+        check_sizes(name, x, guide.shape[2:], self.scale_factor, swapped)
         return extend_to(x, guide.shape[2:], self.scale_factor)
 
     def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
@@ -135,15 +135,15 @@ class GuidedUpsampler(nn.Module):
 
 
 def check_sizes(
-    name: str, x: Tensor, guide: Tensor, scale_factor: int, hint: str = ''
+    name: str, x: Tensor, size: tuple, scale_factor: int, hint: str = ''
 ):
-    """Raise ValueError unless ``x``, or one cell more, covers the guide."""
+    """Raise ValueError unless ``x``, or one cell more, covers the size."""
     s = scale_factor
-    for low, high in zip(x.shape[2:], guide.shape[2:]):
+    for low, high in zip(x.shape[2:], size):
         if not (low - 1) * s < high < (low + 1) * s:
             raise ValueError(
                 f'{name}: expected a guide {s} times the size of x (up to '
-                f'{s - 1} pixels more or less), got {list(guide.shape[2:])} '
+                f'{s - 1} pixels more or less), got {list(size)} '
                 f'for {list(x.shape[2:])}.{hint}'
             )
 

@@ -10,8 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from .. import openmmlab  # noqa: F401  registers the layers
-from ..ops.checks import extend_to
-from .guided import check_sizes
+from .fit import fill_in, is_guided, upsample_to
 
 
 class UpsampleSlot(BaseModule):
@@ -59,35 +58,17 @@ class UpsampleSlot(BaseModule):
         if upsample_cfg['type'] == 'carafe':
             upsample_cfg = {**upsample_cfg, 'type': 'mmsapa.carafe'}
         layer = _find(upsample_cfg['type'])
-        parameters = inspect.signature(layer).parameters
-        defaults = dict(
-            in_channels=in_channels,
-            out_channels=in_channels,
-            channels=in_channels,
-            guide_channels=guide_channels or in_channels,
-            scale_factor=scale_factor,
-            stride=scale_factor,
+        arguments = fill_in(
+            layer,
+            upsample_cfg,
+            in_channels,
+            guide_channels or in_channels,
+            scale_factor,
         )
-        # A layer's own default for these is better than the slot's.
-        for name, value in dict(
-            kernel_size=scale_factor, upsample_kernel=3
-        ).items():
-            parameter = parameters.get(name)
-            if parameter and parameter.default is inspect.Parameter.empty:
-                defaults[name] = value
-        defaults = {k: v for k, v in defaults.items() if k in parameters}
-        # MMDetection's necks have a mode of interpolation, which a config
-        # with another type inherits.
-        overrides = {
-            k: v
-            for k, v in upsample_cfg.items()
-            if k != 'mode' or k in parameters
-        }
-        _check_names(layer, overrides, parameters)
-        self.layer = build_upsample_layer({**defaults, **overrides})
-        self.guided = (
-            'guide' in inspect.signature(self.layer.forward).parameters
+        self.layer = build_upsample_layer(
+            dict(type=upsample_cfg['type'], **arguments)
         )
+        self.guided = is_guided(self.layer)
 
     @property
     def interpolates(self) -> bool:
@@ -123,25 +104,13 @@ class UpsampleSlot(BaseModule):
                 mode=self.layer.mode,
                 align_corners=self.layer.align_corners,
             )
-        if self.guided:
-            out = self.layer(x, guide)
-        else:
-            check_sizes(type(self.layer).__name__, x, guide, self.scale_factor)
-            out = self.layer(extend_to(x, size, self.scale_factor))
-            # At odd sizes the output is less than a cell too large.
-            if all(
-                0 <= made - wanted <= self.scale_factor
-                for made, wanted in zip(out.shape[2:], size)
-            ):
-                out = out[..., : size[0], : size[1]]
-        if out.shape != (*x.shape[:2], *size):
-            raise ValueError(
-                f'{type(self.layer).__name__}: expected to make '
-                f'{[*x.shape[:2], *size]} of {list(x.shape)}, the size of '
-                f'the guide, got {list(out.shape)}; check its scale, padding '
-                'and channels.'
-            )
-        return out
+        return upsample_to(
+            self.layer,
+            x,
+            size,
+            self.scale_factor,
+            guide if self.guided else None,
+        )
 
 
 def _find(layer_type):
@@ -160,15 +129,3 @@ def _find(layer_type):
             f'{layer_type!r}.'
         )
     return layer
-
-
-def _check_names(layer, overrides, parameters):
-    kinds = {parameter.kind for parameter in parameters.values()}
-    unknown = overrides.keys() - parameters.keys() - {'type'}
-    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
-        raise TypeError(
-            f'upsample_cfg: expected arguments of {layer.__name__} '
-            f'({", ".join(parameters)}), got {", ".join(sorted(unknown))} '
-            'too; if the config inherits it, write _delete_=True into '
-            'upsample_cfg.'
-        )
