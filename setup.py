@@ -211,6 +211,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmsapa', 'mmsapa.*']),
+    # Where mmengine looks for `mmsapa::segformer/….py`; links to the files.
+    package_data={'mmsapa': ['.mim/*.yml', '.mim/configs/*/*']},
     # torch, mmcv, mmengine, mmseg and mmdet are missing on purpose: pip
     # would put its own choice in place of the builds and forks that are
     # installed. The extras name them for those who want pip to fetch them;

@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -79,3 +81,16 @@ def test_bug_reports_ask_for_what_the_info_module_prints():
         front = yaml.safe_load(text.split('---')[1])
         assert {*front} == {'name', 'about'}  # without both GitHub hides it
     assert 'python -m mmsapa.info' in templates['bug_report']
+
+
+def test_the_package_has_all_configs(tmp_path):
+    """As ``pip install .`` copies it, without the operators."""
+    build = 'setup.py', '-q', 'build_py', '--build-lib', tmp_path
+    subprocess.run([sys.executable, *build], cwd=ROOT, check=True)
+    for name in ('configs', 'model-index.yml'):
+        built = tmp_path / 'mmsapa/.mim' / name
+        files = [*(ROOT / name).rglob('*.*')] or [ROOT / name]
+        assert files
+        for file in files:
+            copy = built / file.relative_to(ROOT / name)
+            assert copy.read_bytes() == file.read_bytes()

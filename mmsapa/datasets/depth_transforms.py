@@ -56,16 +56,19 @@ class LoadDepthAnnotation(transforms.LoadDepthAnnotation):
         )
 
     def transform(self, results: dict) -> dict:
-        """Load the file ``depth_map_path``.
+        """Load the file ``depth_map_path``, if there is one.
 
         Args:
             results (dict): Of the data set; ``ori_shape`` of the image is
-                compared if it was loaded before.
+                compared if it was loaded before. An image of one's own, as
+                ``mmseg.apis.inference_model`` takes it, has no depth map.
 
         Returns:
             dict: The same, with the depth map as one of the ``seg_fields``.
         """
-        path = results['depth_map_path']
+        path = results.get('depth_map_path')
+        if path is None:
+            return results
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:

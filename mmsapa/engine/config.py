@@ -1,7 +1,10 @@
 """Reading configs: text and pure Python ones alike."""
 
+import difflib
+import os.path as osp
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -9,6 +12,7 @@ from mmengine.registry import MODELS
 
 from mmsapa.errors import UserError
 
+OURS = 'mmsapa::'
 LIBRARIES = ('mmseg', 'mmdet', 'mmsapa')  # the last one for mattors
 
 
@@ -16,15 +20,52 @@ class ConfigError(UserError):
     """A config, an option or the data do not fit; says what to do."""
 
 
-def read_config(path):
+def find_config(config):
+    """Find a config file by its path or, if it is ours, by its name.
+
+    Args:
+        config (str | Path): Path, or ``mmsapa::`` and the name of a config
+            that is installed with the package, such as
+            ``mmsapa::segformer/NAME.py``.
+
+    Returns:
+        str: Path of the file.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    config = str(config)
+    if not config.startswith(OURS):
+        if not osp.isfile(config):
+            raise ConfigError(f'There is no config file {config}.')
+        return config
+    folder = Path(__file__).parents[1] / '.mim/configs'
+    files = {
+        f'{OURS}{x.parent.name}/{x.name}': x for x in folder.glob('*/*.py')
+    }
+    name = config if config.endswith('.py') else f'{config}.py'
+    if name not in files:
+        close = difflib.get_close_matches(name, files, cutoff=0)
+        raise ConfigError(
+            f'There is no config {config}; those like it are '
+            f'{", ".join(close)}.'
+        )
+    return str(files[name])
+
+
+def read_config(config):
     """Read a config file as mmengine does, with any MMSegmentation.
 
     Args:
-        path (str | Path): File.
+        config (str | Path): File, or a name as in :func:`find_config`.
 
     Returns:
         Config: Its content.
+
+    Raises:
+        ConfigError: There is no such file.
     """
+    path = find_config(config)
     # mmengine looks for bases such as 'mmseg::…' in a distribution named
     # mmsegmentation, which forks are not; the module's name finds both.
     official = MODULE2PACKAGE['mmseg']

@@ -20,6 +20,7 @@ from mmsapa.engine.checkpoint import (
 from mmsapa.engine.cli import LAUNCHERS
 from mmsapa.engine.config import (
     ConfigError,
+    find_config,
     leaf_datasets,
     library_of,
     read_config,
@@ -49,7 +50,7 @@ def load_config(
     """Read a config and apply the arguments that training and testing share.
 
     Args:
-        config (str): File.
+        config (str): File, or a name such as ``mmsapa::segformer/NAME.py``.
         cfg_options (dict, optional): Settings that override the config's.
         work_dir (str, optional): Defaults to the config's, and if it has
             none to ./work_dirs/NAME_OF_THE_CONFIG.
@@ -66,8 +67,7 @@ def load_config(
     """
     _check_launcher(launcher)
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
-    if not osp.isfile(config):
-        raise ConfigError(f'There is no config file {config}.')
+    config = find_config(config)
     try:
         cfg = read_config(config)
     except Exception as error:  # a config is a program: it may raise anything
