@@ -131,6 +131,16 @@ def test_a_step_under_autocast_learns_alike(device):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_no_model_starts_with_mattes_below_0():
+    """There the leaky ReLU before them would hardly learn."""
+    head = A2UHead(4)
+    head.init_weights()
+    assert (head.conv_alpha[1].weight > 0).all()
+    own = A2UHead(4, init_cfg=dict(type='Constant', layer='Conv2d', val=-1))
+    own.init_weights()
+    assert (own.conv_alpha[1].weight == -1).all()
+
+
 def test_upsample_layers_keep_their_own_initialization():
     model = make_mattor(64, upsample_cfg=SAPA['G'])
     model.init_weights()
