@@ -155,6 +155,24 @@ inline NormProjectShape checked_norm_project(const at::Tensor& x,
           x.numel() == 0 ? 0 : x.size(2) * x.size(3)};
 }
 
+// x [N, C, H, W], weight [C], bias [C].
+inline NormProjectShape checked_channel_norm(const at::Tensor& x,
+                                             const at::Tensor& weight,
+                                             const at::Tensor& bias) {
+  check_map(x, "x");
+  check_memory(weight, "norm_weight");
+  TORCH_CHECK(x.size(1) > 0, "expected x with channels, got ", x.sizes());
+  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  TORCH_CHECK(weight.scalar_type() == dtype && weight.device() == x.device() &&
+                  weight.dim() == 1 && weight.size(0) == x.size(1),
+              "expected a norm_weight [C] of ", dtype, " for x ", x.sizes(),
+              ", got ", weight.toString(), " ", weight.sizes());
+  check_like(bias, weight, weight.sizes(), "norm_bias");
+  // Sizes of a map that is empty may have any product.
+  return {x.size(0), x.size(1), x.size(1),
+          x.numel() == 0 ? 0 : x.size(2) * x.size(3)};
+}
+
 inline void check_eps(double eps) {
   TORCH_CHECK(eps >= 0, "expected eps >= 0, got ", eps);
 }
@@ -168,6 +186,15 @@ inline void check_projected(const at::Tensor& grad, const at::Tensor& x,
   check_like(out, x, {n, weight.size(0), h, w}, "out");
   check_like(mean, weight, {n, 1, h, w}, "mean");
   check_like(rstd, weight, {n, 1, h, w}, "rstd");
+}
+
+// What channel_norm has found in x, and what flows back into its result.
+inline void check_normed(const at::Tensor& grad, const at::Tensor& x,
+                         const at::Tensor& weight, const at::Tensor& mean,
+                         const at::Tensor& rstd) {
+  check_like(grad, x, x.sizes(), "a gradient");
+  check_like(mean, weight, {x.size(0), 1, x.size(2), x.size(3)}, "mean");
+  check_like(rstd, weight, mean.sizes(), "rstd");
 }
 
 }  // namespace mmsapa

@@ -38,10 +38,11 @@ struct Shape {
   MMSAPA_HD int64_t phases() const { return scale * scale; }
 };
 
-// Sizes of a normalization over channels with a projection.
+// Sizes of a normalization over channels, with a projection or without, which
+// has as many outputs as channels.
 //
 // x      [batch, channels, pixels]
-// weight [outputs, channels]
+// weight [outputs, channels], of the projection
 // out    [batch, outputs, pixels]
 struct NormProjectShape {
   int64_t batch;

@@ -80,6 +80,26 @@ struct DispatchTable {
       T* grad_x,                    // [N, C, P] or null
       Accumulate<T>* grad_weight,   // [E, C], zero, or null
       Accumulate<T>* grad_bias);    // [E], zero, or null
+
+  void (*channel_norm)(const NormProjectShape&,
+                       const T* x,                   // [N, C, P]
+                       const Accumulate<T>* weight,  // [C]
+                       const Accumulate<T>* bias,    // [C]
+                       double eps,
+                       T* out,                // [N, C, P]
+                       Accumulate<T>* mean,   // [N, P]
+                       Accumulate<T>* rstd);  // [N, P]
+
+  void (*channel_norm_backward)(
+      const NormProjectShape&,
+      const T* grad,                // [N, C, P]
+      const T* x,                   // [N, C, P]
+      const Accumulate<T>* weight,  // [C]
+      const Accumulate<T>* mean,    // [N, P]
+      const Accumulate<T>* rstd,    // [N, P]
+      T* grad_x,                    // [N, C, P] or null
+      Accumulate<T>* grad_weight,   // [C], zero, or null
+      Accumulate<T>* grad_bias);    // [C], zero, or null
 };
 
 // T is float, double, c10::Half or c10::BFloat16.
@@ -134,6 +154,7 @@ namespace {
 #include "sapa.inc"
 #include "reassemble.inc"
 #include "norm_project.inc"
+#include "channel_norm.inc"
 // clang-format on
 
 }  // namespace
@@ -144,7 +165,8 @@ const DispatchTable<T>& dispatch_table() {
   static const DispatchTable<T> kTable{
       &upsample<T, A>,     &upsample_backward<T, A>,
       &reassemble<T, A>,   &reassemble_backward<T, A>,
-      &norm_project<T, A>, &norm_project_backward<T, A>};
+      &norm_project<T, A>, &norm_project_backward<T, A>,
+      &channel_norm<T, A>, &channel_norm_backward<T, A>};
   return kTable;
 }
 

@@ -206,6 +206,57 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
   return {grad_x, grad_weight, grad_bias};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm(
+    const at::Tensor& x, const at::Tensor& norm_weight,
+    const at::Tensor& norm_bias, double eps) {
+  const NormProjectShape shape =
+      checked_channel_norm(x, norm_weight, norm_bias);
+  check_eps(eps);
+  const auto map = x.contiguous(), w = norm_weight.contiguous(),
+             b = norm_bias.contiguous();
+  auto out = at::empty(x.sizes(), x.options());
+  auto mean = at::empty({shape.batch, 1, x.size(2), x.size(3)}, w.options());
+  auto rstd = at::empty_like(mean);
+  if (out.numel() == 0) return {out, mean, rstd};
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, x.scalar_type(), "channel_norm", [&] {
+        using A = cpu::Accumulate<scalar_t>;
+        dispatch<scalar_t>().channel_norm(
+            shape, map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
+            b.const_data_ptr<A>(), eps, out.data_ptr<scalar_t>(),
+            mean.data_ptr<A>(), rstd.data_ptr<A>());
+      });
+  return {out, mean, rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm_backward(
+    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& norm_weight,
+    const at::Tensor& norm_bias, const at::Tensor& mean,
+    const at::Tensor& rstd, std::array<bool, 3> mask) {
+  const NormProjectShape shape =
+      checked_channel_norm(x, norm_weight, norm_bias);
+  check_normed(grad, x, norm_weight, mean, rstd);
+  const auto g = grad.contiguous(), map = x.contiguous(),
+             w = norm_weight.contiguous(), m = mean.contiguous(),
+             r = rstd.contiguous();
+  auto grad_x = gradient(x, mask[0], g.numel() != 0);
+  auto grad_weight = gradient(norm_weight, mask[1], false);
+  auto grad_bias = gradient(norm_bias, mask[2], false);
+  if (g.numel() == 0) return {grad_x, grad_weight, grad_bias};
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, x.scalar_type(), "channel_norm_backward", [&] {
+        using A = cpu::Accumulate<scalar_t>;
+        dispatch<scalar_t>().channel_norm_backward(
+            shape, g.const_data_ptr<scalar_t>(),
+            map.const_data_ptr<scalar_t>(), w.const_data_ptr<A>(),
+            m.const_data_ptr<A>(), r.const_data_ptr<A>(),
+            data_or_null<scalar_t>(grad_x, mask[0]),
+            data_or_null<A>(grad_weight, mask[1]),
+            data_or_null<A>(grad_bias, mask[2]));
+      });
+  return {grad_x, grad_weight, grad_bias};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
@@ -215,6 +266,8 @@ TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
   m.impl("reassemble_backward", &reassemble_backward);
   m.impl("norm_project", &norm_project);
   m.impl("norm_project_backward", &norm_project_backward);
+  m.impl("channel_norm", &channel_norm);
+  m.impl("channel_norm_backward", &channel_norm_backward);
 }
 
 }  // namespace mmsapa

@@ -140,6 +140,7 @@ MMSAPA_HD inline int64_t map_size(const Shape& shape, const Band& band) {
 #include "gather.cuh"
 #include "general.cuh"
 #include "norm_project.cuh"
+#include "channel_norm.cuh"
 // clang-format on
 
 // ---- launches -------------------------------------------------------------
@@ -549,6 +550,36 @@ cudaError_t norm_project_backward(
   });
 }
 
+template <typename scalar_t>
+cudaError_t channel_norm(const NormProjectShape& shape, const scalar_t* x,
+                         const acc_type<scalar_t>* weight,
+                         const acc_type<scalar_t>* bias, double eps,
+                         scalar_t* out, acc_type<scalar_t>* mean,
+                         acc_type<scalar_t>* rstd, cudaStream_t stream) {
+  return launch(normed::channel_norm_kernel<scalar_t>,
+                normed::Place<acc_type<scalar_t>>::blocks(shape), stream,
+                shape, static_cast<acc_type<scalar_t>>(eps), x, weight, bias,
+                out, mean, rstd);
+}
+
+template <typename scalar_t>
+cudaError_t channel_norm_backward(
+    const NormProjectShape& shape, const scalar_t* grad, const scalar_t* x,
+    const acc_type<scalar_t>* weight, const acc_type<scalar_t>* mean,
+    const acc_type<scalar_t>* rstd, scalar_t* grad_x,
+    acc_type<scalar_t>* grad_weight, acc_type<scalar_t>* grad_bias,
+    cudaStream_t stream) {
+  if (grad_x) {
+    MMSAPA_TRY(launch(normed::channel_norm_grad_x_kernel<scalar_t>,
+                      normed::Place<acc_type<scalar_t>>::blocks(shape), stream,
+                      shape, grad, x, weight, mean, rstd, grad_x));
+  }
+  if (!grad_weight) return cudaSuccess;
+  return launch(normed::channel_norm_grad_weight_kernel<scalar_t>,
+                shape.channels, stream, shape, grad, x, mean, rstd,
+                grad_weight, grad_bias);
+}
+
 #define MMSAPA_INSTANTIATE(scalar_t)                                         \
   template size_t workspace_bytes<scalar_t>(Op, const Shape&);               \
   template cudaError_t upsample(                                             \
@@ -571,7 +602,16 @@ cudaError_t norm_project_backward(
       const NormProjectShape&, const scalar_t*, const scalar_t*,             \
       const acc_type<scalar_t>*, const acc_type<scalar_t>*, const scalar_t*, \
       const acc_type<scalar_t>*, const acc_type<scalar_t>*,                  \
-      acc_type<scalar_t>*, scalar_t*, acc_type<scalar_t>*, cudaStream_t);
+      acc_type<scalar_t>*, scalar_t*, acc_type<scalar_t>*, cudaStream_t);    \
+  template cudaError_t channel_norm<scalar_t>(                               \
+      const NormProjectShape&, const scalar_t*, const acc_type<scalar_t>*,   \
+      const acc_type<scalar_t>*, double, scalar_t*, acc_type<scalar_t>*,     \
+      acc_type<scalar_t>*, cudaStream_t);                                    \
+  template cudaError_t channel_norm_backward<scalar_t>(                      \
+      const NormProjectShape&, const scalar_t*, const scalar_t*,             \
+      const acc_type<scalar_t>*, const acc_type<scalar_t>*,                  \
+      const acc_type<scalar_t>*, scalar_t*, acc_type<scalar_t>*,             \
+      acc_type<scalar_t>*, cudaStream_t);
 
 MMSAPA_INSTANTIATE(float)
 MMSAPA_INSTANTIATE(double)

@@ -105,4 +105,29 @@ cudaError_t norm_project_backward(
     acc_type<scalar_t>* grad_weight,   // [parts, E, C]
     cudaStream_t stream);
 
+template <typename scalar_t>
+cudaError_t channel_norm(const NormProjectShape& shape,
+                         const scalar_t* x,                 // [N, C, P]
+                         const acc_type<scalar_t>* weight,  // [C]
+                         const acc_type<scalar_t>* bias,    // [C]
+                         double eps,
+                         scalar_t* out,             // [N, C, P]
+                         acc_type<scalar_t>* mean,  // [N, 1, P]
+                         acc_type<scalar_t>* rstd,  // [N, 1, P]
+                         cudaStream_t stream);
+
+// A gradient whose pointer is null is not computed; those of weight and bias
+// come together.
+template <typename scalar_t>
+cudaError_t channel_norm_backward(const NormProjectShape& shape,
+                                  const scalar_t* grad,  // [N, C, P]
+                                  const scalar_t* x,     // [N, C, P]
+                                  const acc_type<scalar_t>* weight,  // [C]
+                                  const acc_type<scalar_t>* mean,  // [N, 1, P]
+                                  const acc_type<scalar_t>* rstd,  // [N, 1, P]
+                                  scalar_t* grad_x,                // [N, C, P]
+                                  acc_type<scalar_t>* grad_weight,  // [C]
+                                  acc_type<scalar_t>* grad_bias,    // [C]
+                                  cudaStream_t stream);
+
 }  // namespace mmsapa::cuda

@@ -225,9 +225,28 @@ __device__ bool is_finite(acc_t x) {
   return x - x == 0;
 }
 
+// Mean and rstd of a pixel, by the definition and without short cuts: what
+// overflows squares, or is no number, needs that.
+template <typename scalar_t>
+__device__ void statistics(const NormProjectShape& shape,
+                           acc_type<scalar_t> eps,
+                           const scalar_t* x,  // [C, P], of the pixel
+                           acc_type<scalar_t>& center,
+                           acc_type<scalar_t>& scale) {
+  double mean = 0, variance = 0;
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    mean += static_cast<double>(widen(x[c * shape.pixels])) / shape.channels;
+  }
+  for (int64_t c = 0; c < shape.channels; ++c) {
+    const double y = widen(x[c * shape.pixels]) - mean;
+    variance += y * y / shape.channels;
+  }
+  center = static_cast<acc_type<scalar_t>>(mean);
+  scale = 1 / sqrt(static_cast<acc_type<scalar_t>>(variance) + eps);
+}
+
 // Writes M outputs of a pixel, and its mean and rstd where they are wanted, by
-// the definition and without short cuts: what overflows squares, or is no
-// number, needs that.
+// the definition.
 template <int M, typename scalar_t>
 __device__ void project_pixel(const NormProjectShape& shape, int64_t image,
                               int64_t pixel, int64_t output,
@@ -242,16 +261,8 @@ __device__ void project_pixel(const NormProjectShape& shape, int64_t image,
   using acc_t = acc_type<scalar_t>;
   const int64_t pixels = shape.pixels, channels = shape.channels;
   x += image * channels * pixels + pixel;
-  double sum = 0, squares = 0;
-  for (int64_t c = 0; c < channels; ++c) {
-    sum += static_cast<double>(widen(x[c * pixels])) / channels;
-  }
-  for (int64_t c = 0; c < channels; ++c) {
-    const double y = widen(x[c * pixels]) - sum;
-    squares += y * y / channels;
-  }
-  const acc_t center = static_cast<acc_t>(sum);
-  const acc_t scale = 1 / sqrt(static_cast<acc_t>(squares) + eps);
+  acc_t center, scale;
+  statistics(shape, eps, x, center, scale);
   if (output == 0) {
     mean[image * pixels + pixel] = center;
     rstd[image * pixels + pixel] = scale;

@@ -258,6 +258,67 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
       mask[2] ? g.sum({0, 2, 3}, false, w.scalar_type()) : gradient(b, false)};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm(
+    const at::Tensor& x,            // [N, C, H, W]
+    const at::Tensor& norm_weight,  // [C]
+    const at::Tensor& norm_bias,    // [C]
+    double eps) {
+  const NormProjectShape shape =
+      checked_channel_norm(x, norm_weight, norm_bias);
+  check_eps(eps);
+  const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor map = x.contiguous();
+  const at::Tensor w = norm_weight.contiguous();
+  const at::Tensor b = norm_bias.contiguous();
+  const at::Tensor out = at::empty(x.sizes(), x.options());
+  const at::Tensor mean =
+      at::empty({shape.batch, 1, x.size(2), x.size(3)}, w.options());
+  const at::Tensor rstd = at::empty_like(mean);
+  MMSAPA_DISPATCH(x, "channel_norm", [&] {
+    using element_t = element_type<scalar_t>;
+    using acc_t = cuda::acc_type<element_t>;
+    C10_CUDA_CHECK(cuda::channel_norm(
+        shape, input<element_t>(map), input<acc_t>(w), input<acc_t>(b), eps,
+        output<element_t>(out), output<acc_t>(mean), output<acc_t>(rstd),
+        c10::cuda::getCurrentCUDAStream()));
+  });
+  return {out, mean, rstd};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm_backward(
+    const at::Tensor& grad,         // [N, C, H, W]
+    const at::Tensor& x,            // [N, C, H, W]
+    const at::Tensor& norm_weight,  // [C]
+    const at::Tensor& norm_bias,    // [C]
+    const at::Tensor& mean,         // [N, 1, H, W]
+    const at::Tensor& rstd,         // [N, 1, H, W]
+    std::array<bool, 3> mask) {
+  const NormProjectShape shape =
+      checked_channel_norm(x, norm_weight, norm_bias);
+  check_normed(grad, x, norm_weight, mean, rstd);
+  const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor g = grad.contiguous();
+  const at::Tensor map = x.contiguous();
+  const at::Tensor w = norm_weight.contiguous();
+  const at::Tensor m = mean.contiguous();
+  const at::Tensor r = rstd.contiguous();
+  const at::Tensor grad_x = gradient(map, mask[0]);
+  const bool parameters = mask[1] || mask[2];
+  const at::Tensor grad_weight = gradient(w, parameters);
+  const at::Tensor grad_bias = gradient(w, parameters);
+  MMSAPA_DISPATCH(x, "channel_norm_backward", [&] {
+    using element_t = element_type<scalar_t>;
+    using acc_t = cuda::acc_type<element_t>;
+    C10_CUDA_CHECK(cuda::channel_norm_backward(
+        shape, input<element_t>(g), input<element_t>(map), input<acc_t>(w),
+        input<acc_t>(m), input<acc_t>(r), output<element_t>(grad_x),
+        output<acc_t>(grad_weight), output<acc_t>(grad_bias),
+        c10::cuda::getCurrentCUDAStream()));
+  });
+  return {grad_x, mask[1] ? grad_weight : gradient(w, false),
+          mask[2] ? grad_bias : gradient(w, false)};
+}
+
 }  // namespace
 }  // namespace mmsapa
 
@@ -268,4 +329,6 @@ TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
   m.impl("reassemble_backward", &mmsapa::reassemble_backward);
   m.impl("norm_project", &mmsapa::norm_project);
   m.impl("norm_project_backward", &mmsapa::norm_project_backward);
+  m.impl("channel_norm", &mmsapa::channel_norm);
+  m.impl("channel_norm_backward", &mmsapa::channel_norm_backward);
 }

@@ -156,6 +156,11 @@ def _norm_project(inputs, outputs):
     return n * h * w * c * get_shape(inputs[1])[0]
 
 
+def _channel_norm(inputs, outputs):
+    # As mmengine counts a layer norm.
+    return Counter(layer_norm=5 * prod(get_shape(inputs[0])))
+
+
 def _carafe(inputs, outputs):
     # The reassembly: K * K weights for every number of the result.
     features, weights = (get_shape(value) for value in inputs)
@@ -170,6 +175,7 @@ def _reassemble(inputs, outputs):
 
 
 _HANDLES = {
+    'mmsapa::channel_norm': _channel_norm,
     'mmsapa::norm_project': _norm_project,
     'mmsapa::reassemble': _reassemble,
     'mmsapa::sapa_upsample': _sapa_upsample,

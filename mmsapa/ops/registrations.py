@@ -38,6 +38,11 @@ SCHEMAS = (
     'norm_project_backward(Tensor grad, Tensor x, Tensor weight, '
     'Tensor bias, Tensor out, Tensor mean, Tensor rstd, bool[3] mask) '
     '-> (Tensor, Tensor, Tensor)',
+    'channel_norm(Tensor x, Tensor norm_weight, Tensor norm_bias, float eps) '
+    '-> (Tensor, Tensor, Tensor)',
+    'channel_norm_backward(Tensor grad, Tensor x, Tensor norm_weight, '
+    'Tensor norm_bias, Tensor mean, Tensor rstd, bool[3] mask) '
+    '-> (Tensor, Tensor, Tensor)',
 )
 # Keeps the registrations alive.
 _library = torch.library.Library('mmsapa', 'DEF')
@@ -116,15 +121,15 @@ def _required(op):
     return sum(not a.has_default_value() for a in op._schema.arguments)
 
 
-def _differentiate(name, op, op_backward, saves_results):
+def _differentiate(name, op, op_backward, saved):
     """Give an operator its kernel for autograd, and its backward one too.
 
     Args:
         name (str): The operator's.
         op (OpOverload): The operator.
         op_backward (OpOverload): What computes its gradients.
-        saves_results (bool): Whether backward takes the results in place of
-            the numbers. Only the first of them is differentiable.
+        saved (slice, optional): Results that backward takes in place of the
+            numbers. Only the first of all is differentiable.
 
     Returns:
         callable: The operator's kernel, where there are kernels of devices.
@@ -150,8 +155,8 @@ def _differentiate(name, op, op_backward, saves_results):
         def keep(ctx, args, results):
             ctx.numbers = args[inputs:required]
             ctx.others = len(args) - inputs
-            if saves_results:
-                ctx.save_for_backward(*args[:inputs], *results)
+            if saved:
+                ctx.save_for_backward(*args[:inputs], *results[saved])
                 ctx.mark_non_differentiable(*results[1:])
             else:
                 ctx.save_for_backward(*args[:inputs], *args[required:])
@@ -159,11 +164,11 @@ def _differentiate(name, op, op_backward, saves_results):
         @staticmethod
         def backward(ctx, grad, *_):
             mask = ctx.needs_input_grad[:inputs]
-            saved = ctx.saved_tensors
-            if saves_results:
-                rest = *saved, mask
+            maps = ctx.saved_tensors
+            if saved:
+                rest = *maps, mask
             else:
-                rest = *saved[:inputs], *ctx.numbers, mask, *saved[inputs:]
+                rest = *maps[:inputs], *ctx.numbers, mask, *maps[inputs:]
             grads = op_backward(grad, *rest)
             grads = [
                 g if wanted else None
@@ -183,7 +188,7 @@ def _differentiate(name, op, op_backward, saves_results):
     return torch_private.autograd_kernel(op, Forward)
 
 
-def register(name, plain, meta, check_backward, macs, saves_results=False):
+def register(name, plain, meta, check_backward, macs, saved=None):
     """Register what an operator and its backward are beside kernels.
 
     Args:
@@ -196,14 +201,14 @@ def register(name, plain, meta, check_backward, macs, saves_results=False):
             backward.
         macs (tuple[callable]): Multiply-accumulates of the operator and of
             backward, see :func:`torch_private.count_flops`.
-        saves_results (bool): As in :func:`_differentiate`.
+        saved (slice, optional): As in :func:`_differentiate`.
 
     """
     op, op_backward = (
         getattr(torch.ops.mmsapa, each).default
         for each in (name, f'{name}_backward')
     )
-    differentiable = _differentiate(name, op, op_backward, saves_results)
+    differentiable = _differentiate(name, op, op_backward, saved)
     inputs, mask_at = _inputs(op), _required(op_backward) - 1
 
     def autograd(*args):
@@ -344,6 +349,6 @@ register(
         _projection_macs,
         lambda grad, *args: 2 * _projection_macs(*args),
     ),
-    saves_results=True,
+    saved=slice(0, 3),
 )
 load_kernels()

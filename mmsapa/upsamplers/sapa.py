@@ -5,6 +5,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..ops import (
+    channel_norm,
     interpolation_prior,
     norm_project,
     sapa_kernels,
@@ -33,6 +34,8 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``x``, a Tensor[N, C, H, W]."""
+        if self.weight is not None and self.bias is not None:
+            return channel_norm(x, self.weight, self.bias, self.eps)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -61,6 +61,22 @@ cudaError_t run_norm_project(bool backward, const NormProjectShape& s,
       map(8), sums(9), nullptr);
 }
 
+// maps: x, weight, bias, out or its gradient, mean, rstd, grad_x, grad_weight,
+// grad_bias.
+template <typename T>
+cudaError_t run_channel_norm(bool backward, const NormProjectShape& s,
+                             double eps, void* const* maps) {
+  const auto map = [&](int i) { return static_cast<T*>(maps[i]); };
+  const auto sums = [&](int i) { return static_cast<acc_type<T>*>(maps[i]); };
+  if (!backward) {
+    return mmsapa::cuda::channel_norm<T>(s, map(0), sums(1), sums(2), eps,
+                                         map(3), sums(4), sums(5), nullptr);
+  }
+  return mmsapa::cuda::channel_norm_backward<T>(s, map(3), map(0), sums(1),
+                                                sums(4), sums(5), map(6),
+                                                sums(7), sums(8), nullptr);
+}
+
 // Calls use() with a number of the type that a test means.
 template <typename Use>
 int with_type(int dtype, Use use) {
@@ -103,6 +119,15 @@ extern "C" int emulate_norm_project(int backward, int dtype,
   emulate::order = order;
   return with_type(dtype, [&](auto number) {
     return run_norm_project<decltype(number)>(backward, *shape, eps, maps);
+  });
+}
+
+extern "C" int emulate_channel_norm(int backward, int dtype,
+                                    const NormProjectShape* shape, double eps,
+                                    void* const* maps, int order) {
+  emulate::order = order;
+  return with_type(dtype, [&](auto number) {
+    return run_channel_norm<decltype(number)>(backward, *shape, eps, maps);
   });
 }
 

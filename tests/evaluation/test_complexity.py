@@ -48,6 +48,16 @@ def test_a_prior_is_counted_as_nothing():
     assert plain == started and plain['sapa_upsample']
 
 
+def test_norms_of_sapa_i_are_counted_as_layer_norms():
+    inputs = torch.randn(1, 8, 5, 6), torch.randn(1, 8, 10, 12)
+    counts = flop_analyzer(SAPA(8, variant='I'), inputs).by_operator()
+    pixels = 10 * 12
+    assert counts == dict(
+        layer_norm=5 * 8 * (5 * 6 + pixels),
+        sapa_upsample=pixels * 25 * (8 + 8),
+    )
+
+
 def test_other_analyzers_stay_as_they_are():
     flop_analyzer(*operators_and_inputs())
     analyzer = analysis.FlopAnalyzer(*operators_and_inputs())

@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 
 from mmsapa.ops import (
+    channel_norm,
+    channel_norm_reference,
     norm_project_reference,
     reassemble,
     reassemble_reference,
@@ -189,6 +191,17 @@ def norm_project_case(rng, dtype):
     return functions, inputs, (1e-5,), numbers(rng, dtype, n, e, h, w)
 
 
+def channel_norm_case(rng, dtype):
+    """As above."""
+    n, c = rng.randint(1, 2), rng.choice((3, 4, rng.randint(3, 300)))
+    h, w = (rng.randint(1, 20) for _ in range(2))
+    exact = torch.promote_types(dtype, torch.float32)
+    x = numbers(rng, dtype, n, c, h, w) + rng.choice((0, 0, 1, 10))
+    inputs = [x, numbers(rng, exact, c), numbers(rng, exact, c)]
+    functions = channel_norm, channel_norm_reference
+    return functions, inputs, (1e-5,), numbers(rng, dtype, n, c, h, w)
+
+
 def make_case(number):
     """Whatever belongs to the case of this number.
 
@@ -198,10 +211,10 @@ def make_case(number):
     """
     rng = random.Random(number)
     dtype = rng.choice(list(TOLERANCES))
-    cases = norm_project_case, reassemble_case, sapa_case, sapa_case
-    make = rng.choice(cases)
+    norms = norm_project_case, channel_norm_case
+    make = rng.choice((*norms, reassemble_case, sapa_case, sapa_case))
     functions, inputs, rest, grad = make(rng, dtype)
-    short = make is not norm_project_case and is_short(inputs, rest)
+    short = make not in norms and is_short(inputs, rest)
     spoiled = False
     # The fallback is documented to let such numbers spread.
     if functions[0] is not sapa_upsample_tiled:
@@ -302,7 +315,7 @@ def failure(number):
         if functions[0] is norm_project:
             # Backward takes from the result what that had room for.
             rounded = rounding(inputs, grad) if i == 1 else 0
-        elif i > 1 and is_short(inputs, rest):
+        elif len(rest) > 1 and i > 1 and is_short(inputs, rest):
             # A cell and its copies are rounded before they are summed.
             copies = extended(inputs, rest)
             copies = with_gradients(functions[1], copies, rest, grad)
