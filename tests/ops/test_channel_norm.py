@@ -143,6 +143,7 @@ def test_compiles_as_one_graph(device):
     )
 
 
+@pytest.mark.filterwarnings('ignore:There is a performance drop')
 def test_follows_functional_transforms(device):
     x, weight, bias = make_norm((3, 4, 3, 3), torch.float64, device)
 
