@@ -8,11 +8,33 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # square, and products of sizes within it cannot overflow.
 MAX_WINDOW = 512
 
+if hasattr(torch.compiler, 'is_exporting'):  # torch 2.7
+    is_exporting = torch.compiler.is_exporting
+else:
+
+    def is_exporting() -> bool:
+        """Not known in this version of PyTorch."""
+        return False
+
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that sums of numbers of ``dtype`` are taken in."""
     # As torch.promote_types, which torch 2.1 cannot compile.
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def sizes_vary(*sizes: int) -> bool:
+    """Whether a graph is made that serves other sizes than these.
+
+    torch.export and torch.jit.trace follow one call; what is chosen by its
+    sizes in Python, all later calls get.
+    """
+    if torch.jit.is_tracing():
+        return True
+    # torch.compile may choose: it compiles anew.
+    return is_exporting() and any(
+        isinstance(size, torch.SymInt) for size in sizes
+    )
 
 
 def autocast_dtype(device_type: str):
@@ -82,6 +104,9 @@ def check_sapa(
             f'{list(key.shape)} and {list(value.shape)}.'
         )
     s = scale_factor
+    if sizes_vary(hq, wq, h, w):
+        if strict or nearly_fits((hq, wq), (h, w), s):
+            return not strict
     if (h - 1) * s < hq <= h * s and (w - 1) * s < wq <= w * s:
         return False
     if not strict and nearly_fits((hq, wq), (h, w), s):
@@ -231,6 +256,11 @@ def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
             f'extend_to: expected each side of size in ((H - 1) * {s}, '
             f'(H + 1) * {s}), got {list(size)} for a map of {list(low)}.'
         )
+    if sizes_vary(*size, *low):  # or not, by the same steps
+        for dim in (2, 3):
+            x = torch.cat([x, x.narrow(dim, low[dim - 2] - 1, 1)], dim)
+            x = x.narrow(dim, 0, (size[dim - 2] + s - 1) // s)
+        return x
     if size[0] > low[0] * s:
         x = torch.cat([x, x[..., -1:, :]], -2)
     if size[1] > low[1] * s:

@@ -4,6 +4,8 @@ The same result as ``reference.py``, which unfolds, in a fraction of its time
 and memory.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,8 +56,23 @@ def sapa_upsample_tiled(
         key, value = (
             extend_to(x, query.shape[2:], scale_factor) for x in (key, value)
         )
+    return attend(query, key, value, kernel_size, scale_factor, prior)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_size: int,
+    scale_factor: int,
+    prior: Tensor | None = None,
+) -> Tensor:
+    """As the operator: :func:`sapa_upsample_tiled` of maps that fit.
+
+    No choice depends on a size, so that one graph of it serves all sizes.
+    """
     dtype = accumulate_dtype(query.dtype)
-    tiles = [-(-size // TILE) for size in key.shape[2:]]
+    tiles = _count(key)
     queries = _tile(query.to(dtype), tiles, TILE * scale_factor, 0)
     keys = _tile(key.to(dtype), tiles, TILE, kernel_size // 2)
     values = _tile(value.to(dtype), tiles, TILE, kernel_size // 2)
@@ -64,7 +81,8 @@ def sapa_upsample_tiled(
     outside = _outside(kernel_size, scale_factor, queries.device)
     logits = queries.mT @ keys
     if prior is not None:
-        logits = logits + _of_tile(prior, kernel_size, scale_factor).to(dtype)
+        prior = prior.to(dtype).flatten()
+        logits = logits + prior[_of_tile(kernel_size, scale_factor, prior)]
         # Queries beyond the map are not masked: a softmax of nothing is NaN,
         # and so would be its gradient.
         present, cells = (
@@ -77,13 +95,36 @@ def sapa_upsample_tiled(
         outside = outside | (present.mT > cells)
     logits = logits.masked_fill(outside, float('-inf'))
     weights = logits.softmax(-1)
-    out = values @ weights.mT
+    return _join(values @ weights.mT, tiles, query, value.dtype)
 
-    side = TILE * scale_factor
-    out = out.unflatten(-1, (side, side)).permute(0, 3, 1, 4, 2, 5)
-    out = out.flatten(4, 5).flatten(2, 3)
-    out = out[..., : query.shape[2], : query.shape[3]]
-    return out.to(value.dtype).contiguous()
+
+def mix(
+    weights: Tensor, value: Tensor, kernel_size: int, scale_factor: int
+) -> Tensor:
+    """As the operator: :func:`mmsapa.ops.reassemble` of maps that fit.
+
+    Weights of a tile's queries, with zeros between them, are a matrix over
+    its halo.
+    """
+    dtype = accumulate_dtype(value.dtype)
+    tiles = _count(value)
+    given = _tile(weights.to(dtype), tiles, TILE * scale_factor, 0)
+    values = _tile(value.to(dtype), tiles, TILE, kernel_size // 2)
+    outside = _outside(kernel_size, scale_factor, given.device)
+    queries = torch.arange(len(outside), device=given.device)
+    # Of a window's K * K weights by the tile's queries, all in one line.
+    place = _of_tile(kernel_size, 1, given, scale_factor)
+    place = place * len(outside) + queries[:, None]
+    n, count, window, area = given.shape
+    dense = given.reshape(n, count, window * area)[..., place]
+    dense = dense.masked_fill(outside, 0)
+    return _join(values @ dense.mT, tiles, weights, value.dtype)
+
+
+def _count(low: Tensor) -> list:
+    """How many tiles a low-res map has along H and W."""
+    # Rounds up, and is never negative: ONNX divides toward zero.
+    return [(size + TILE - 1) // TILE for size in low.shape[2:]]
 
 
 def _tile(x: Tensor, tiles: list, side: int, halo: int) -> Tensor:
@@ -96,26 +137,65 @@ def _tile(x: Tensor, tiles: list, side: int, halo: int) -> Tensor:
         halo (int): Pixels beyond each edge of a tile.
 
     Returns:
-        Tensor[N, th, tw, C, (side + 2 * halo) ** 2]: The tiles.
+        Tensor[N, th * tw, C, (side + 2 * halo) ** 2]: The tiles.
     """
-    # Whole tiles and slices of them side by side make the halo: overlapping
-    # Tensor.unfold has a wrong compiled backward in torch 2.13.
+    (n, c, h, w), (rows, columns) = x.shape, tiles
     size = side + 2 * halo
-    steps = -(-size // side)
-    padding = []
-    for count, length in ((tiles[1], x.shape[3]), (tiles[0], x.shape[2])):
-        padding += [halo, (count + steps - 1) * side - length - halo]
-    x = F.pad(x, padding)
-    x = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))
-    for dim, count in ((2, tiles[0]), (4, tiles[1])):
-        parts = [
-            x.narrow(dim, i, count).narrow(
-                dim + 1, 0, min(side, size - i * side)
-            )
-            for i in range(steps)
-        ]
-        x = torch.cat(parts, dim + 1)
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(4, 5)
+    more = -(-size // side) - 1  # tiles beyond one's own that a halo meets
+    width = (columns + more) * side
+    height = (rows + more) * side
+    x = F.pad(x, [halo, width - w - halo, halo, height - h - halo])
+    # Rows of tiles first, then tiles: other runtimes are slow, or do not go,
+    # beyond four dimensions.
+    x = _cut(x.reshape(n, c, rows + more, side * width), side, size, rows)
+    x = x.reshape(n * rows, c * size, columns + more, side)
+    x = _cut(x, side, size, columns)
+    return x.reshape(n, rows * columns, c, size * size)
+
+
+def _cut(x: Tensor, side: int, size: int, count: int) -> Tensor:
+    """Put what a tile and its halo have of the tiles behind side by side.
+
+    Args:
+        x (Tensor[A, B, count + more, side * D]): Tiles without halo.
+        side (int): Of a tile.
+        size (int): Of a tile with its halo.
+        count (int): Tiles to make.
+
+    Returns:
+        Tensor[A, count, B, size * D]: Tiles with halo.
+    """
+    # Slices, for overlapping Tensor.unfold has a wrong compiled backward in
+    # torch 2.13.
+    depth = x.shape[3] // side
+    parts = [
+        x.narrow(2, i, count).narrow(3, 0, min(side, size - i * side) * depth)
+        for i in range(-(-size // side))
+    ]
+    # Transposed before: one copy for both.
+    parts = [part.transpose(1, 2) for part in parts]
+    return torch.cat(parts, 3) if len(parts) > 1 else parts[0]
+
+
+def _join(x: Tensor, tiles: list, query: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make one map of tiles, contiguous, of the size of ``query``.
+
+    Args:
+        x (Tensor[N, th * tw, C, S * S]): Tiles of S x S pixels.
+        tiles (list[int]): Tiles along H and W.
+        query (Tensor[N, E, Hq, Wq]): A map of that size.
+        dtype (torch.dtype): Of the result.
+
+    Returns:
+        Tensor[N, C, Hq, Wq]: The map.
+    """
+    (n, _, c, area), (rows, columns) = x.shape, tiles
+    side = math.isqrt(area)
+    x = x.reshape(n * rows, columns, c * side, side).transpose(1, 2)
+    x = x.reshape(n, rows, c, side * columns * side).transpose(1, 2)
+    x = x.reshape(n, c, rows * side, columns * side)
+    x = x[..., : query.shape[2], : query.shape[3]]
+    return x.to(dtype).contiguous()
 
 
 def _outside(
@@ -138,28 +218,28 @@ def _outside(
     return ~inside.flatten(2, 3).flatten(0, 1)
 
 
-def _of_tile(prior: Tensor, kernel_size: int, scale_factor: int) -> Tensor:
-    """The prior between all queries of a tile and all of its halo.
+def _of_tile(
+    kernel_size: int, phases: int, like: Tensor, scale_factor: int = 0
+) -> Tensor:
+    """Where a window's number stands, for all queries and cells of a tile.
 
     Args:
-        prior (Tensor[s * s, K * K]): As in :func:`sapa_upsample_tiled`.
         kernel_size (int): K.
-        scale_factor (int): s.
+        phases (int): s where every phase has K * K numbers of its own, or 1.
+        like (Tensor): On the device where it is wanted.
+        scale_factor (int): s. Default: ``phases``.
 
     Returns:
-        Tensor[(T * s) ** 2, (T + K - 1) ** 2]: Any number outside a query's
-        own window.
+        Tensor[(T * s) ** 2, (T + K - 1) ** 2]: Indices into ``phases ** 2 *
+        K ** 2`` numbers; any index outside a query's own window.
     """
-    k, s = kernel_size, scale_factor
-    phase = torch.arange(TILE * s, device=prior.device) % s
-    offset = _offsets(k, s, prior.device).clamp(0, k - 1)
-    prior = prior.reshape(s, s, k, k)[
-        phase[:, None, None, None],
-        phase[:, None, None],
-        offset[:, None, :, None],
-        offset[:, None, :],
-    ]
-    return prior.flatten(2, 3).flatten(0, 1)
+    k, s = kernel_size, scale_factor or phases
+    phase = torch.arange(TILE * s, device=like.device)[:, None] % phases
+    offset = _offsets(k, s, like.device).clamp(0, k - 1)
+    rows = (phase * phases * k + offset) * k
+    columns = phase * k * k + offset
+    place = rows[:, None, :, None] + columns[None, :, None, :]
+    return place.flatten(2, 3).flatten(0, 1)
 
 
 def _offsets(

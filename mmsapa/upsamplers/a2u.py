@@ -2,11 +2,13 @@
 
 import math
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import reassemble
+from ..ops.checks import sizes_vary
 from .guided import GuidedUpsampler, odd_kernel_size
 
 
@@ -80,6 +82,8 @@ class A2U(GuidedUpsampler):
         """Filter every channel of a sample by the sample's own filter."""
         # Convolutions have filters per channel, not per sample.
         n, c = guide.shape[:2]
+        if sizes_vary(n):
+            return F.leaky_relu(norm(self._filter_by_taps(guide, weight)))
         out = F.conv2d(
             guide.flatten(0, 1)[None],
             weight.repeat_interleave(c, 0),
@@ -87,3 +91,20 @@ class A2U(GuidedUpsampler):
             groups=n * c,
         )
         return F.leaky_relu(norm(out.unflatten(1, (n, c))[0]))
+
+    def _filter_by_taps(self, guide: Tensor, weight: Tensor) -> Tensor:
+        """As a convolution, whose groups a graph cannot leave open."""
+        s, side = self.scale_factor, self.filter_size
+        h, w = ((size - side) // s + 1 for size in guide.shape[2:])
+        # All rows that a filter meets side by side as channels, then columns.
+        for dim, cells in ((2, h), (3, w)):
+            last = s * (cells - 1) + 1
+            guide = torch.cat(
+                [guide.narrow(dim, i, last) for i in range(side)], 1
+            )
+            step = [slice(None)] * dim + [slice(None, None, s)]
+            guide = guide[tuple(step)]
+        n, c = guide.shape[0], guide.shape[1] // side**2
+        seen = guide.reshape(n, side * side, c * h * w)
+        weight = weight.transpose(2, 3).reshape(n, 1, side * side)
+        return (weight @ seen).reshape(n, c, h, w)

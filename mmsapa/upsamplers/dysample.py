@@ -103,18 +103,17 @@ class DySample(nn.Module):
         s = self.scale_factor
         # Positions in half precision would be off by tenths of a pixel.
         dtype = accumulate_dtype(x.dtype)
-        # From pixels of x to the range of grid_sample, -1 to 1.
-        per_pixel = torch.tensor([2 / w, 2 / h], dtype=dtype, device=x.device)
         offsets = offsets.to(dtype).view(n, 2, self.groups, s * h, s * w)
-        offsets = offsets.permute(0, 2, 3, 4, 1).flatten(0, 1) * per_pixel
-        positions = F.affine_grid(
-            torch.eye(2, 3, dtype=dtype, device=x.device)[None],
-            [1, 1, s * h, s * w],
-            align_corners=False,
-        )
+        # In the range of grid_sample, -1 to 1, and from pixels of x to it.
+        positions = []
+        for i, size in enumerate((w, h)):
+            centers = torch.arange(s * size, dtype=dtype, device=x.device)
+            centers = (2 * centers + 1) / (s * size) - 1
+            centers = centers if i == 0 else centers[:, None]
+            positions.append(centers + offsets[:, i] * (2 / size))
         out = F.grid_sample(
             x.to(dtype).reshape(n * self.groups, -1, h, w),
-            positions + offsets,
+            torch.stack(positions, -1).flatten(0, 1),
             mode='bilinear',
             padding_mode='border',
             align_corners=False,

@@ -67,13 +67,11 @@ class MaxUnpool(GuidedUpsampler):
         """
         self._fit(x, guide)  # raises; the layer needs no more rows of x
         (n, c, h, w), s = x.shape, self.scale_factor
-        cells = guide[..., : h * s, : w * s]
-        _, indices = F.max_pool2d(
-            cells, s, s, ceil_mode=True, return_indices=True
-        )
-        rows, columns = cells.shape[2:]
+        # To whole cells: more pixels, of which none is a maximum, or fewer.
+        below, right = h * s - guide.shape[2], w * s - guide.shape[3]
+        cells = F.pad(guide, [0, right, 0, below], value=float('-inf'))
+        _, indices = F.max_pool2d(cells, s, s, return_indices=True)
         # As max_unpool2d, which older versions have in fewer dtypes.
-        out = x.new_zeros(n, c, rows * columns)
+        out = x.new_zeros(n, c, h * s * w * s)
         out = out.scatter(2, indices.flatten(2), x.flatten(2))
-        right, below = guide.shape[3] - columns, guide.shape[2] - rows
-        return F.pad(out.view(n, c, rows, columns), [0, right, 0, below])
+        return F.pad(out.view(n, c, h * s, w * s), [0, -right, 0, -below])
