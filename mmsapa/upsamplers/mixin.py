@@ -15,6 +15,7 @@ from mmengine.model import ModuleList
 from torch import Tensor
 from torch.fx import Proxy
 
+from ..ops.checks import is_exporting
 from .slot import UpsampleSlot
 
 
@@ -201,7 +202,10 @@ def _keep_guide(module, inputs, output):
     call = _current_call()
     if call is not None:
         for level, lateral in enumerate(call.laterals):
-            if lateral is module:
+            # torch.export may wrap a module: another object, the same dict.
+            if lateral is module or (
+                is_exporting() and vars(lateral) is vars(module)
+            ):
                 call.guides[level] = output
 
 

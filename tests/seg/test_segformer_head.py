@@ -116,6 +116,16 @@ def test_every_upsampler_is_trained(kind):
 
 
 @pytest.mark.skipif(
+    not hasattr(torch.compiler, 'is_exporting'), reason='needs torch 2.7'
+)
+def test_exports_with_its_hooks():
+    head = SegformerHead(**SETTINGS, upsample_cfg=dict(type='sapa')).eval()
+    inputs = features()
+    program = torch.export.export(head, (inputs,), strict=False)
+    torch.testing.assert_close(program.module()(inputs), head(inputs))
+
+
+@pytest.mark.skipif(
     torch.__version__ < (2, 4),
     reason='torch 2.1 ends the graph where SAPA looks for hooks; tested from '
     '2.4 on',
