@@ -1,0 +1,129 @@
+"""How near layers and models outside of Python come to PyTorch.
+
+``python -m tests.deployment.measure`` prints the table of
+docs/deployment.md, a row as soon as it is there; names of layers or models
+choose rows, and ``--steps`` columns. Differences are the largest over the
+largest number; what fails shows its error.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from mmsapa.deployment import export_onnx
+
+from .subjects import (
+    LAYERS,
+    MODELS,
+    REFUSED,
+    make_layer,
+    make_model,
+    maps_for,
+    worst_difference,
+)
+
+# (N, low, high): the example, then what a graph with open sizes takes too.
+MAPS = [
+    (2, (6, 7), (11, 13)),
+    (1, (5, 9), (10, 18)),
+    (2, (8, 4), (17, 8)),
+    (3, (9, 3), (19, 7)),
+]
+IMAGES = [(2, 64, 96), (1, 96, 64), (3, 128, 160)]
+
+
+def run_onnx(model, inputs, **options):
+    import onnxruntime
+
+    graph = export_onnx(model, inputs[0], **options).model_proto
+    assert {opset.domain for opset in graph.opset_import} == {''}
+    assert not REFUSED & {node.op_type for node in graph.graph.node}
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    names = [each.name for each in session.get_inputs()]
+
+    def run(*args):
+        feed = {n: a.numpy() for n, a in zip(names, args, strict=True)}
+        return [torch.from_numpy(out) for out in session.run(None, feed)]
+
+    return run
+
+
+def fixed(model, inputs):
+    return run_onnx(model, inputs[:1], dynamic_shapes={}), inputs[:1]
+
+
+def dynamic(model, inputs):
+    return run_onnx(model, inputs), inputs
+
+
+def exported(model, inputs):
+    return _program(model, inputs[0]).module(), inputs[:1]
+
+
+def traced(model, inputs):
+    return torch.jit.trace(model, inputs[0], check_trace=False), inputs
+
+
+def aot(model, inputs):
+    with tempfile.TemporaryDirectory() as folder:
+        path = torch._inductor.aoti_compile_and_package(
+            _program(model, inputs[0]),
+            package_path=str(Path(folder, 'model.pt2')),
+        )
+        return torch._inductor.aoti_load_package(path), inputs[:1]
+
+
+def _program(model, args):
+    return torch.export.export(model, args, strict=False)
+
+
+STEPS = dict(
+    onnx=fixed, dynamic=dynamic, export=exported, trace=traced, aoti=aot
+)
+
+
+def measure(step, model, inputs):
+    """One figure of the table."""
+    start = time.process_time()
+    try:
+        with torch.no_grad():
+            run, inputs = STEPS[step](model, inputs)
+            made = time.process_time() - start
+            worst = 0.0
+            for args in inputs:
+                got, expected = run(*args), model(*args)
+                if torch.is_tensor(expected):
+                    got = got if torch.is_tensor(got) else got[0]
+                worst = max(worst, worst_difference(got, expected))
+    except Exception as error:
+        return f'{type(error).__name__}: {str(error)[:300]!r}'
+    return f'{worst:.1e} ({made:.0f} s)'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('names', nargs='*', default=[*LAYERS, *MODELS])
+    parser.add_argument('--steps', nargs='*', choices=STEPS, default=STEPS)
+    args = parser.parse_args()
+    warnings.simplefilter('ignore')
+    logging.disable(logging.WARNING)
+    print('| |', ' | '.join(args.steps), '|')
+    print('|---' * (len(args.steps) + 1) + '|')
+    for name in args.names:
+        if name in LAYERS:
+            model = make_layer(name)
+            inputs = [maps_for(model, *sizes) for sizes in MAPS]
+        else:
+            model, channels = make_model(name), MODELS[name][2]
+            inputs = [(torch.randn(n, channels, h, w),) for n, h, w in IMAGES]
+        figures = [measure(step, model, inputs) for step in args.steps]
+        print(f'| {name} |', ' | '.join(figures), '|', flush=True)
+
+
+if __name__ == '__main__':
+    main()
