@@ -33,6 +33,7 @@ def decompositions() -> dict[Callable, Callable]:
         ours.sapa_upsample.default: _attend,
         ours.reassemble.default: _mix,
         ours.norm_project.default: _norm_project,
+        ours.channel_norm.default: _channel_norm,
         aten.grid_sampler.default: _grid_sample,
         aten.grid_sampler_2d.default: _grid_sample,
         aten.adaptive_avg_pool2d.default: _adaptive_avg_pool,
@@ -67,17 +68,29 @@ def _check_example(low: Tensor):
 
 
 def _norm_project(x: Tensor, weight: Tensor, bias: Tensor, eps: float):
-    """As :func:`mmsapa.ops.norm_project_reference`, by a convolution."""
-    exact = x.to(weight.dtype)
+    """As :func:`mmsapa.ops.norm_project_reference`."""
+    centered, mean, rstd = _statistics(x, weight.dtype, eps)
+    # The projection first: it has fewer channels to be scaled.
+    out = F.conv2d(centered, weight[:, :, None, None]) * rstd
+    return (out + bias[:, None, None]).to(x.dtype), mean, rstd
+
+
+def _channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float):
+    """As :func:`mmsapa.ops.channel_norm_reference`."""
+    centered, mean, rstd = _statistics(x, weight.dtype, eps)
+    out = centered * rstd * weight[:, None, None] + bias[:, None, None]
+    return out.to(x.dtype), mean, rstd
+
+
+def _statistics(x: Tensor, dtype: torch.dtype, eps: float):
+    """What is left of a map without its mean, the mean, and 1 / sigma."""
+    exact = x.to(dtype)
     # Means as convolutions: ONNX Runtime is slow to reduce over channels.
     average = exact.new_full((1, x.shape[1], 1, 1), 1 / x.shape[1])
     mean = F.conv2d(exact, average)
     centered = exact - mean
     variance = F.conv2d(centered * centered, average)
-    rstd = (variance + eps).rsqrt()
-    # The projection first: it has fewer channels to be scaled.
-    out = F.conv2d(centered, weight[:, :, None, None]) * rstd
-    return (out + bias[:, None, None]).to(x.dtype), mean, rstd
+    return centered, mean, (variance + eps).rsqrt()
 
 
 def _grid_sample(

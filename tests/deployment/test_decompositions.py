@@ -29,11 +29,13 @@ def test_our_operators(low, high, kernel_size):
         check(ours.sapa_upsample.default, query, key, value, *sizes, prior)
 
 
-def test_norm_project_of_a_large_mean():
+def test_norms():
+    x = torch.randn(2, 6, 3, 5) + 2
+    check(ours.channel_norm.default, x, *torch.randn(2, 6), 1e-5)
+    # Rows that sum to 0 take away a large mean, and its rounding.
     weight = torch.randn(4, 6)
     weight -= weight.mean(1, keepdim=True)
-    x = torch.randn(2, 6, 3, 5) + 1000
-    check(ours.norm_project.default, x, weight, torch.randn(4), 1e-5)
+    check(ours.norm_project.default, x + 1000, weight, torch.randn(4), 1e-5)
 
 
 @pytest.mark.parametrize('padding', [0, 1])
