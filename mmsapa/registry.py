@@ -36,6 +36,7 @@ HOOKS = Registry(
     scope='mmsapa',
     locations=[
         'mmsapa.visualization.hook',
+        'mmsapa.visualization.statistics_hook',
         'mmsapa.visualization.matting_visualizer',
     ],
 )
