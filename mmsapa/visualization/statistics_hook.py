@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from inspect import signature
 
 import torch
 from mmengine.dist import master_only
@@ -55,7 +56,7 @@ class SAPAStatisticsHook(Hook):
 
     Raises:
         ValueError: If the interval is not positive; when running starts, if
-            the model has no SAPA layers.
+            the model has no SAPA layers, or is compiled.
     """
 
     # Before a checkpoint is saved, and after the step of the optimizer.
@@ -71,6 +72,12 @@ class SAPAStatisticsHook(Hook):
 
     def before_train(self, runner):
         """Find the layers, so that a mistake is raised before training."""
+        if runner.cfg.get('compile'):
+            raise ValueError(
+                'SAPAStatisticsHook: expected a model that is run as it is, '
+                'got compile=True in the config, which lets nobody watch; '
+                'remove one of them.'
+            )
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         self._layers = find_stages(model)
@@ -133,7 +140,7 @@ class SAPAStatisticsHook(Hook):
 
     @torch.no_grad()
     def _measure(self, name, layer, args, kwargs, out):
-        x, guide = (*args, *kwargs.values())[:2]
+        x, guide = signature(layer.forward).bind(*args, **kwargs).args
         with torch.autocast(x.device.type, enabled=False):
             scalars = measure(layer, x.detach(), guide.detach())
         for key, value in scalars.items():

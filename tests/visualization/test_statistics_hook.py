@@ -50,7 +50,7 @@ class Norms:
         return torch.cat(tensors).norm().item()
 
 
-def train(folder, hooks, iterations=5, layer=True, clip=None):
+def train(folder, hooks, iterations=5, layer=True, clip=None, compiled=False):
     torch.manual_seed(0)
     images = torch.randn(5, 3, 8, 8)[:iterations]
     data = [dict(image=image) for image in images]
@@ -72,6 +72,7 @@ def train(folder, hooks, iterations=5, layer=True, clip=None):
         experiment_name=str(folder).replace('/', '_'),
         randomness=dict(seed=0),
         log_level='ERROR',
+        cfg=dict(compile=compiled),
     )
     runner.train()
     (path,) = folder.rglob('scalars.json')
@@ -110,17 +111,17 @@ def test_logs_gradients_and_steps_and_changes_nothing(tmp_path):
 
 
 def test_gradients_are_those_before_clipping(tmp_path):
-    _, free = train(tmp_path / 'free', [HOOK], 2)
-    clip = dict(max_norm=1e-3)
-    _, clipped = train(
-        tmp_path / 'clipped', [dict(HOOK, interval=1)], 2, clip=clip
+    hooks = [dict(HOOK, interval=1)]
+    limit = 1e-3
+    free, clipped = (
+        train(tmp_path / name, hooks, iterations=1, clip=clip)[1][1]
+        for name, clip in (('free', None), ('clip', dict(max_norm=limit)))
     )
-    # No clipped step is longer than this, so the model has hardly moved.
-    gradient = clipped[1]['sapa/model/grad_norm']
-    assert gradient > 1e-2
-    size = 1e-3 * RATE / clipped[1]['sapa/model/update']
-    assert 0.5 < size < 20
-    assert free[2]['sapa/model/update'] > clipped[2]['sapa/model/update']
+    gradient = free['sapa/model/grad_norm']
+    assert clipped['sapa/model/grad_norm'] == gradient > 10 * limit
+    assert clipped['sapa/model/update'] == pytest.approx(
+        free['sapa/model/update'] * limit / gradient, rel=1e-2
+    )
 
 
 def test_measures_what_it_says():
@@ -178,4 +179,6 @@ def test_mistakes_stop_before_any_work(tmp_path):
     with pytest.raises(ValueError, match='interval >= 1, got 0'):
         HOOKS.build(dict(HOOK, interval=0))
     with pytest.raises(ValueError, match='a model with SAPA layers, got one'):
-        train(tmp_path, [HOOK], layer=False)
+        train(tmp_path / 'none', [HOOK], layer=False)
+    with pytest.raises(ValueError, match='got compile=True'):
+        train(tmp_path / 'compiled', [HOOK], compiled=True)
