@@ -48,7 +48,8 @@ def parse_args():
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help='let height and width vary, which takes minutes to export',
+        help="let height and width vary, in multiples of the model's "
+        'stride, which takes minutes to export',
     )
     parser.add_argument(
         '--cfg-options',
