@@ -17,6 +17,7 @@ from mmengine.model import BaseModule, ModuleList  # noqa: E402
 
 import mmsapa  # noqa: E402
 from mmsapa import openmmlab, upsamplers  # noqa: E402
+from mmsapa.anymodel import replace  # noqa: E402
 from mmsapa.upsamplers import UpsampleSlot  # noqa: E402
 
 from .upsamplers.helpers import assert_initialized  # noqa: E402
@@ -138,6 +139,11 @@ import sys
 loaded = {name.partition('.')[0] for name in sys.modules}
 assert not loaded & {'mmengine', 'mmcv', 'mmseg', 'mmdet'}, loaded
 """
+
+
+def test_models_of_any_library_take_the_same_names():
+    ours = {kind: getattr(upsamplers, name) for kind, name in NAMES.items()}
+    assert {**ours, 'carafe': upsamplers.CARAFE} == replace.LAYERS
 
 
 def test_operators_and_layers_import_nothing_of_openmmlab():

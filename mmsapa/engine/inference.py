@@ -2,7 +2,7 @@
 
 import argparse
 import copy
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import NoneType
 
 import cv2
@@ -236,17 +236,45 @@ def infer(model, item):
     Raises:
         ImageError: If pipeline or model cannot take the image.
     """
+    with _faults_explained(model, item):
+        return model.test_step(_read(model, item))[0]
+
+
+def preprocess(model, item):
+    """Read and normalize an image as for :func:`infer`.
+
+    Args:
+        model (nn.Module): Of :func:`load_model`.
+        item (Item): The image.
+
+    Returns:
+        Tensor[1, C, H, W]: What the model's first layer gets.
+
+    Raises:
+        ImageError: If pipeline or preprocessor cannot take the image.
+    """
+    with _faults_explained(model, item):
+        return model.data_preprocessor(_read(model, item), False)['inputs']
+
+
+def _read(model, item):
+    """Read an image by the pipeline, as a batch of one."""
     # Test data is that of the first model's config, but each model reads it
     # by its own pipeline.
     leaf = item.info.get('leaf', 0)
     pipeline = model.pipelines[leaf if leaf < len(model.pipelines) else 0]
     data = copy.deepcopy(item.info)
+    for transform in pipeline.transforms:
+        if not loads_annotations(transform):
+            data = transform(data)
+    return pseudo_collate([data])
+
+
+@contextmanager
+def _faults_explained(model, item):
     try:
         with scope_of(model.cfg), torch.no_grad():
-            for transform in pipeline.transforms:
-                if not loads_annotations(transform):
-                    data = transform(data)
-            return model.test_step(pseudo_collate([data]))[0]
+            yield
     except UserError as error:  # it says what to do
         raise ImageError(str(error)) from error
     except FAULTS as error:

@@ -180,19 +180,9 @@ def check_projection(name: str, x: Tensor, weight: Tensor, bias: Tensor):
         ValueError: If sizes, dtypes or devices do not fit together.
     """
     check_map(name, 'x', x)
-    exact = accumulate_dtype(x.dtype)
-    n, c, h, w = x.shape
+    c = x.shape[1]
     for role, tensor in (('weight', weight), ('bias', bias)):
-        if (
-            not isinstance(tensor, Tensor)
-            or tensor.layout is not torch.strided
-            or tensor.dtype != exact
-            or tensor.device != x.device
-        ):
-            raise TypeError(
-                f'{name}: expected {role} as a dense torch.Tensor of {exact} '
-                f'on {x.device} for this x, got {_describe(tensor)}.'
-            )
+        check_parameter(name, role, tensor, x, strict=True)
     if (
         c == 0
         or weight.dim() != 2
@@ -325,20 +315,8 @@ def check_maps(name: str, maps: dict, strict: bool):
 
 
 def _check_prior(name, prior, query, size, strict):
-    exact = accumulate_dtype(query.dtype)
-    if (
-        not isinstance(prior, Tensor)
-        or prior.layout is not torch.strided
-        or prior.is_nested
-        or prior.device != query.device
-        or not prior.is_floating_point()
-        or (strict and prior.dtype != exact)
-    ):
-        raise TypeError(
-            f'{name}: expected prior as a dense torch.Tensor of '
-            f'{exact if strict else "a floating dtype"} on {query.device}, '
-            f'got {_describe(prior)}; interpolation_prior() makes one.'
-        )
+    advice = '; interpolation_prior() makes one'
+    check_parameter(name, 'prior', prior, query, strict, advice)
     if prior.shape != size:
         raise ValueError(
             f'{name}: expected prior [s * s, K * K], here {list(size)}, got '
@@ -348,6 +326,44 @@ def _check_prior(name, prior, query, size, strict):
         raise ValueError(
             f'{name}: expected a constant prior, got one that requires a '
             'gradient, and there is none; pass prior.detach().'
+        )
+
+
+def check_parameter(
+    name: str,
+    role: str,
+    tensor: Tensor,
+    like: Tensor,
+    strict: bool,
+    advice: str = '',
+):
+    """Raise if ``tensor`` is no dense tensor of numbers beside a map.
+
+    Args:
+        name (str): Who asks.
+        role (str): Name of the argument.
+        tensor (Tensor): Any size, on the device of ``like``.
+        like (Tensor): The map.
+        strict (bool): Whether the dtype must be that of the map's sums, and
+            not any floating one.
+        advice (str): Appended to the message.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    exact = accumulate_dtype(like.dtype)
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.layout is not torch.strided
+        or tensor.is_nested
+        or tensor.device != like.device
+        or not tensor.is_floating_point()
+        or (strict and tensor.dtype != exact)
+    ):
+        raise TypeError(
+            f'{name}: expected {role} as a dense torch.Tensor of '
+            f'{exact if strict else "a floating dtype"} on {like.device}, '
+            f'got {_describe(tensor)}{advice}.'
         )
 
 

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from .checks import accumulate_dtype, check_eps, check_map, check_result
+from .checks import (
+    accumulate_dtype,
+    check_eps,
+    check_map,
+    check_parameter,
+    check_result,
+)
 from .registrations import register
 
 
@@ -73,25 +79,9 @@ def _check(name, x, norm_weight, norm_bias, eps=0.0, strict=False):
     ``strict`` is as in :func:`mmsapa.ops.checks.check_sapa`.
     """
     check_map(name, 'x', x)
-    exact = accumulate_dtype(x.dtype)
     parameters = dict(norm_weight=norm_weight, norm_bias=norm_bias)
     for role, tensor in parameters.items():
-        if (
-            not isinstance(tensor, Tensor)
-            or tensor.layout is not torch.strided
-            or tensor.is_nested
-            or tensor.device != x.device
-            or not tensor.is_floating_point()
-            or (strict and tensor.dtype != exact)
-        ):
-            got = type(tensor).__name__
-            if isinstance(tensor, Tensor):
-                got = f'one of {tensor.dtype} on {tensor.device}'
-            raise TypeError(
-                f'{name}: expected {role} as a dense torch.Tensor of '
-                f'{exact if strict else "a floating dtype"} on {x.device}, '
-                f'got {got}.'
-            )
+        check_parameter(name, role, tensor, x, strict)
     sizes = [list(tensor.shape) for tensor in parameters.values()]
     if not x.shape[1] or sizes != [[x.shape[1]]] * 2:
         raise ValueError(

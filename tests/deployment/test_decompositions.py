@@ -1,3 +1,5 @@
+"""Operators against what runtimes without them run."""
+
 import pytest
 import torch
 

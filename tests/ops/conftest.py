@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +56,11 @@ def library():
             subprocess.run([*command, '-o', unfinished], check=True)
             unfinished.rename(library)
     return ctypes.CDLL(str(library))
+
+
+@pytest.fixture
+def opcheck():
+    """PyTorch's own tests of an operator's registration."""
+    if not hasattr(torch.library, 'opcheck'):
+        pytest.skip('torch.library.opcheck came with torch 2.4')
+    return torch.library.opcheck

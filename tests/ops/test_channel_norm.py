@@ -120,18 +120,12 @@ def test_gradcheck(device):
         grad.sum().backward()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, 'opcheck'),
-    reason='torch.library.opcheck came with torch 2.4',
-)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_opcheck(dtype, device):
+def test_opcheck(dtype, device, opcheck):
     inputs = make_norm((2, 5, 4, 6), torch.float32, device)
     inputs[0] = inputs[0].to(dtype)
     inputs = [t.detach().requires_grad_() for t in inputs]
-    torch.library.opcheck(
-        torch.ops.mmsapa.channel_norm.default, (*inputs, 1e-5)
-    )
+    opcheck(torch.ops.mmsapa.channel_norm.default, (*inputs, 1e-5))
 
 
 def test_compiles_as_one_graph(device):

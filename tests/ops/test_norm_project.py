@@ -106,11 +106,7 @@ def test_gradcheck(device):
         grad.sum().backward()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, 'opcheck'),
-    reason='torch.library.opcheck came with torch 2.4',
-)
-def test_opcheck(device):
+def test_opcheck(device, opcheck):
     x, _, _, weight, bias = make_projection(
         (2, 5, 3, 4, 6), torch.float32, device
     )
@@ -118,9 +114,7 @@ def test_opcheck(device):
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [x.to(dtype), weight, bias]
         inputs = [t.detach().requires_grad_() for t in inputs]
-        torch.library.opcheck(
-            torch.ops.mmsapa.norm_project.default, (*inputs, 1e-5)
-        )
+        opcheck(torch.ops.mmsapa.norm_project.default, (*inputs, 1e-5))
 
 
 def test_compiles_as_one_graph(device):

@@ -265,17 +265,13 @@ def test_a_prior_that_changes_before_backward_is_noticed(device):
         out.sum().backward()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, 'opcheck'),
-    reason='torch.library.opcheck came with torch 2.4',
-)
-def test_opcheck(device):
+def test_opcheck(device, opcheck):
     inputs = make((2, 3, 4, 5, 6), 3, 2, torch.bfloat16, device, 1)
     inputs = [x.requires_grad_() for x in inputs]
     op = torch.ops.mmsapa.sapa_upsample.default
     # What traces it stands below, and is quicker.
     tests = 'schema', 'autograd_registration', 'faketensor'
-    torch.library.opcheck(
+    opcheck(
         op,
         (*inputs, 3, 2, make_prior(3, 2, device)),
         test_utils=[f'test_{name}' for name in tests],

@@ -214,14 +214,10 @@ def test_functional_transforms(device):
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, 'opcheck'),
-    reason='torch.library.opcheck came with torch 2.4',
-)
-def test_opcheck(device):
+def test_opcheck(device, opcheck):
     inputs = make_reassembly((2, 4, 5, 6), 5, 2, torch.bfloat16, device, 1)
     inputs = [x.requires_grad_() for x in inputs]
-    torch.library.opcheck(torch.ops.mmsapa.reassemble.default, (*inputs, 5, 2))
+    opcheck(torch.ops.mmsapa.reassemble.default, (*inputs, 5, 2))
 
 
 def test_compiles_as_one_graph(device):

@@ -112,18 +112,14 @@ def test_derivatives_that_there_are_not_are_refused(device):
         torch.func.jvp(f, (inputs[0],), (inputs[0],))
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, 'opcheck'),
-    reason='torch.library.opcheck came with torch 2.4',
-)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_opcheck(dtype, device):
+def test_opcheck(dtype, device, opcheck):
     op = torch.ops.mmsapa.sapa_upsample.default
     for sizes in ((2, 3, 4, 5, 6), (1, 1, 1, 1, 1)):
         inputs = [
             x.requires_grad_() for x in make(sizes, 5, 2, dtype, device, 1)
         ]
-        torch.library.opcheck(op, (*inputs, 5, 2))
+        opcheck(op, (*inputs, 5, 2))
 
 
 # Inductor once, with a C++ compiler; aot_eager traces as much, and is quick.

@@ -20,10 +20,10 @@ import torch
 
 from mmsapa.datasets.demo_data import make_scene
 from mmsapa.deployment import export_onnx
-from mmsapa.deployment.models import Dense, preprocess
 from mmsapa.engine.cli import KeyValues, interruptible
+from mmsapa.engine.export import Dense
 from mmsapa.engine.images import find_images
-from mmsapa.engine.inference import load_model
+from mmsapa.engine.inference import load_model, preprocess
 from mmsapa.engine.runner import check_checkpoint, load_config
 from mmsapa.errors import UserError
 
@@ -63,12 +63,12 @@ def parse_args():
 
 def read_image(model, path):
     """The tensor that an image becomes; without one, that of a scene."""
-    if path:
-        return preprocess(model, find_images([path])[0][0])
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'scene.png')
-        cv2.imwrite(str(path), make_scene(0, 256).image)
-        return preprocess(model, find_images([path])[0][0])
+        if not path:
+            path = Path(folder, 'scene.png')
+            cv2.imwrite(str(path), make_scene(0, 256).image)
+        (item, *_), _ = find_images([path])
+        return preprocess(model, item)
 
 
 def median_time(run):

@@ -3,8 +3,6 @@
 from torch import Tensor, nn
 
 from mmsapa.engine.config import ConfigError, kind_of
-from mmsapa.engine.images import Item
-from mmsapa.engine.inference import infer
 
 
 class Dense(nn.Module):
@@ -40,28 +38,3 @@ class Dense(nn.Module):
         size = image.shape[2:]
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
         return self.model.encode_decode(image, [meta])
-
-
-def preprocess(model: nn.Module, item: Item) -> Tensor:
-    """Read an image as ``tools/test.py`` does, up to the first layer.
-
-    Args:
-        model (nn.Module): Of :func:`mmsapa.engine.inference.load_model`.
-        item (Item): The image.
-
-    Returns:
-        Tensor[1, 3, H, W]: What the model's ``forward`` gets.
-
-    Raises:
-        ImageError: If pipeline or model cannot take the image.
-    """
-    seen = []
-    handle = model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs['inputs']),
-        with_kwargs=True,
-    )
-    try:
-        infer(model, item)
-    finally:
-        handle.remove()
-    return seen[0]
