@@ -32,7 +32,7 @@ CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 STACKS = {'official': 12, 'onedl': 14}
 MMCV_CORE_MINUTES = 18
 # Files of pinned versions that are installed together.
-PACKAGES = ('runtime', 'tests', 'docs')
+PACKAGES = ('runtime', 'tests', 'docs', 'onnx')
 
 # What MMCV's operators are compiled for.
 ASK_TORCH = r"""
