@@ -50,7 +50,9 @@ def test_differences_and_classes_are_in_tables(tmp_path, monkeypatch, capsys):
         assert row in page
 
 
-@pytest.mark.parametrize('name', ['from-scratch', 'fine-tuned', 'nyu-labeled'])
+@pytest.mark.parametrize(
+    'name', ['from-scratch', 'fine-tuned', 'nyu-labeled', 'alphamatting']
+)
 def test_the_pages_in_docs_are_those_of_their_json(name, monkeypatch, capsys):
     path = ROOT / f'docs/comparison/{name}.json'
     call(monkeypatch, TOOL, '--show', path)
