@@ -6,35 +6,71 @@ from mmsapa.engine.config import ConfigError, kind_of
 
 
 class Dense(nn.Module):
-    """A segmentor or depth estimator from normalized image to its maps.
+    """The part of a model that is a function of its normalized images.
+
+    All of a segmentor, depth estimator or mattor. Of a detector, what comes
+    before boxes: backbone, neck, and the convolutions of a single-stage head
+    or of a region proposal network.
 
     Args:
         model (nn.Module): Of :func:`mmsapa.engine.inference.load_model`.
 
     Raises:
-        ConfigError: If the model is of another kind.
+        ConfigError: If a detector has no such head.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        kind = kind_of(model.cfg)
-        if kind not in ('segmentor', 'depth estimator'):
-            raise ConfigError(
-                f'{model.cfg.filename}: expected a segmentor or depth '
-                f'estimator to export, got a {kind}; export its backbone and '
-                'neck, or its decoder, by mmsapa.deployment.export_onnx.'
-            )
+        self.kind = kind_of(model.cfg)
+        if self.kind == 'detector':
+            heads = [
+                getattr(model, name, None)
+                for name in ('rpn_head', 'bbox_head')
+            ]
+            # A transformer's head takes other than the neck's maps.
+            if not any(hasattr(head, 'forward_single') for head in heads):
+                raise ConfigError(
+                    f'{model.cfg.filename}: expected a detector whose '
+                    'rpn_head or bbox_head takes the maps of its neck one by '
+                    f'one, got a {type(model).__name__}; export its backbone '
+                    'and neck by mmsapa.deployment.export_onnx.'
+                )
+            self.head = heads[0] or heads[1]
         self.model = model
+        # Sides of images are multiples of it.
+        self.stride = 16 if self.kind == 'mattor' else 32
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Compute logits, or depth in meters, of the size of the image.
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of :meth:`named` without their names."""
+        return tuple(self.named(image).values())
+
+    def named(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute maps of images.
 
         Args:
-            image (Tensor[N, 3, H, W]): As the preprocessor makes it.
+            image (Tensor[N, C, H, W]): As the preprocessor makes it; a
+                mattor's has the trimap for fourth channel.
 
         Returns:
-            Tensor[N, K, H, W]: K classes, or 1 for depth.
+            dict[str, Tensor]: ``logits`` [N, K, H, W] of K classes,
+            ``depth`` [N, 1, H, W] in meters, or ``alpha`` [N, 1, H, W] from
+            0 to 1. Of a detector ``maps_0``, …, of the neck, high resolution
+            first, and ``head_0_0``, …, which are the head's results: the
+            first number is that of the result, the second that of the map.
         """
+        if self.kind == 'detector':
+            maps = self.model.extract_feat(image)
+            results = {f'maps_{i}': x for i, x in enumerate(maps)}
+            for i, levels in enumerate(self.head(maps)):
+                # Some heads make a map for all levels too.
+                levels = [levels] if isinstance(levels, Tensor) else levels
+                for j, x in enumerate(levels):
+                    results[f'head_{i}_{j}'] = x
+            return results
+        if self.kind == 'mattor':
+            alpha = self.model(image)
+            return dict(alpha=self.model.finish(alpha, image[:, 3:]))
         size = image.shape[2:]
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
-        return self.model.encode_decode(image, [meta])
+        out = self.model.encode_decode(image, [meta])
+        return {'logits' if self.kind == 'segmentor' else 'depth': out}

@@ -156,14 +156,26 @@ class Mattor(BaseModel):
             ImageTooLarge: If there is too little memory for a whole image.
         """
         for x, sample in zip(inputs, data_samples, strict=True):
-            trimap = sample.trimap.data
-            alpha = self._predict(x[None])[0].float().clamp(0, 1)
-            alpha = alpha[:, : trimap.shape[1], : trimap.shape[2]]
-            alpha = torch.where(
-                is_unknown(trimap), alpha, trimap.float() / 255
-            )
+            known = sample.trimap.data.float() / 255
+            alpha = self._predict(x[None])[0]
+            alpha = alpha[:, : known.shape[1], : known.shape[2]]
+            alpha = self.finish(alpha, known)
             sample.pred_alpha = PixelData(data=alpha)
         return data_samples
+
+    @staticmethod
+    def finish(alpha: Tensor, known: Tensor) -> Tensor:
+        """Cut mattes off at 0 and 1, and put back what trimaps know.
+
+        Args:
+            alpha (Tensor[..., H, W]): As predicted.
+            known (Tensor[..., H, W]): Trimaps over 255, float32.
+
+        Returns:
+            Tensor[..., H, W]: Float32.
+        """
+        unknown = (known > 0) & (known < 1)
+        return torch.where(unknown, alpha.float().clamp(0, 1), known)
 
     def _predict(self, x):
         parts = self.backbone, self.decode_head, x

@@ -1,14 +1,16 @@
-"""Export a segmentor or depth estimator to ONNX, and check it.
+"""Export a model to ONNX, and check it.
 
     python tools/deployment/export.py CONFIG CHECKPOINT --out model.onnx
 
 The graph has ONNX's own operators only. It takes normalized images and makes
-logits, or depth in meters, of their size; what is done to an image before is
+logits, depth in meters or mattes of their size; of a detector, the maps of the
+neck and what its dense head makes of them. What is done to an image before is
 in model.json. ONNX Runtime runs the graph on an image, and the largest
 difference to PyTorch and both times are printed.
 """
 
 import argparse
+import inspect
 import json
 import statistics
 import tempfile
@@ -16,11 +18,14 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 
 from mmsapa.datasets.demo_data import make_scene
+from mmsapa.datasets.ground_truth import add_trimaps
 from mmsapa.deployment import export_onnx
 from mmsapa.engine.cli import KeyValues, interruptible
+from mmsapa.engine.config import ConfigError, kind_of, library_of
 from mmsapa.engine.export import Dense
 from mmsapa.engine.images import find_images
 from mmsapa.engine.inference import load_model, preprocess
@@ -46,6 +51,11 @@ def parse_args():
         'has; default: a scene that is drawn',
     )
     parser.add_argument(
+        '--trimaps',
+        help='folder with the trimap of --image, of the same name, which '
+        'mattors need',
+    )
+    parser.add_argument(
         '--dynamic',
         action='store_true',
         help="let height and width vary, in multiples of the model's "
@@ -61,13 +71,20 @@ def parse_args():
     return parser.parse_args()
 
 
-def read_image(model, path):
+def read_image(model, path, trimaps):
     """The tensor that an image becomes; without one, that of a scene."""
     with tempfile.TemporaryDirectory() as folder:
         if not path:
             path = Path(folder, 'scene.png')
             cv2.imwrite(str(path), make_scene(0, 256).image)
-        (item, *_), _ = find_images([path])
+            if kind_of(model.cfg) == 'mattor':
+                trimaps = Path(folder, 'trimaps')
+                trimaps.mkdir()
+                # Background, unknown and foreground side by side.
+                trimap = np.tile(np.uint8([0, 128, 128, 255]), (256, 64))
+                cv2.imwrite(str(trimaps / path.name), np.sort(trimap))
+        items, _ = find_images([path])
+        item, *_ = add_trimaps(model.cfg, items, trimaps)
         return preprocess(model, item)
 
 
@@ -81,16 +98,29 @@ def median_time(run):
     return out, 1e3 * statistics.median(times[1:])
 
 
-def describe(cfg, image, dynamic):
+def describe(model, image, results, dynamic):
     """What a program needs to know that runs the graph."""
+    cfg = model.cfg
+    arguments = inspect.signature(type(model.data_preprocessor)).parameters
+    preprocessor = {
+        name: argument.default
+        for name, argument in arguments.items()
+        if argument.default is not argument.empty
+    }
+    preprocessor |= (
+        cfg.model.get('data_preprocessor')
+        or cfg.get('data_preprocessor')
+        or {}
+    )
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     pipeline = (loader.get('dataset') or {}).get('pipeline')
     return dict(
         config=str(cfg.filename),
         input=dict(name='image', shape=[*image.shape], sizes_vary=dynamic),
-        output=dict(name='out'),
-        data_preprocessor=cfg.model.get('data_preprocessor')
-        or cfg.get('data_preprocessor'),
+        outputs=[
+            dict(name=name, shape=[*x.shape]) for name, x in results.items()
+        ],
+        data_preprocessor=preprocessor,
         pipeline=pipeline or cfg.get('test_pipeline'),
     )
 
@@ -108,36 +138,48 @@ def main():
         ) from error
     cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
-    # A sliding window is the caller's: the graph takes what it is given.
-    cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode='whole')
+    if library_of(cfg) == 'mmseg':
+        # A sliding window is the caller's: the graph takes what it is given.
+        whole = dict(cfg.model.get('test_cfg') or {}, mode='whole')
+        cfg.model.test_cfg = whole
     model = load_model(cfg, args.checkpoint, 'cpu', 'by --cfg-options')
     dense = Dense(model).eval()
-    image = read_image(model, args.image)
+    image = read_image(model, args.image, args.trimaps)
+    stride, sides = dense.stride, image.shape[2:]
+    if args.dynamic and any(x % stride or x <= 4 * stride for x in sides):
+        raise ConfigError(
+            '--dynamic: expected an image whose sides, after pipeline and '
+            f'preprocessor, are multiples of {stride} and at least '
+            f'{5 * stride}, got {list(sides)}; name another by --image.'
+        )
     print(f'Exporting {cfg.filename} for {list(image.shape)} …', flush=True)
-    sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        expected, ours = median_time(lambda: dense.named(image))
+    sizes = {
+        dim: stride * torch.export.Dim(name)
+        for dim, name in ((2, 'height'), (3, 'width'))
+    }
     program = export_onnx(
         dense,
         (image,),
         dynamic_shapes=(sizes,) if args.dynamic else {},
         input_names=['image'],
-        output_names=['out'],
+        output_names=[*expected],
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     program.save(args.out)
     description = args.out.with_suffix('.json')
-    text = json.dumps(describe(cfg, image, args.dynamic), indent=2)
-    description.write_text(f'{text}\n')
+    text = describe(model, image, expected, args.dynamic)
+    description.write_text(f'{json.dumps(text, indent=2)}\n')
     session = onnxruntime.InferenceSession(args.out)
     feed = dict(image=image.numpy())
-    with torch.no_grad():
-        expected, ours = median_time(lambda: dense(image))
-    (out,), theirs = median_time(lambda: session.run(None, feed))
-    worst = (torch.from_numpy(out) - expected).abs().max()
-    print(f'Wrote {args.out} and {description}.')
-    print(
-        f'Largest difference to PyTorch: {worst / expected.abs().max():.1e} '
-        'of the largest number.'
+    got, theirs = median_time(lambda: session.run(None, feed))
+    worst = max(
+        (torch.from_numpy(a) - b).abs().max() / b.abs().max()
+        for a, b in zip(got, expected.values(), strict=True)
     )
+    print(f'Wrote {args.out} and {description}.')
+    print(f'Largest difference to PyTorch: {worst:.1e} of the largest number.')
     print(f'ONNX Runtime {theirs:.0f} ms, PyTorch {ours:.0f} ms.')
 
 
