@@ -35,6 +35,8 @@ MAPS = [
     (3, (9, 3), (19, 7)),
 ]
 IMAGES = [(2, 64, 96), (1, 96, 64), (3, 128, 160)]
+# The example for open sizes: at stride 32 more than four cells a side.
+LARGE = (2, 160, 192)
 
 
 def run_onnx(model, inputs, **options):
@@ -120,8 +122,14 @@ def main():
             inputs = [maps_for(model, *sizes) for sizes in MAPS]
         else:
             model, channels = make_model(name), MODELS[name][2]
-            inputs = [(torch.randn(n, channels, h, w),) for n, h, w in IMAGES]
-        figures = [measure(step, model, inputs) for step in args.steps]
+            large, *inputs = [
+                (torch.randn(n, channels, h, w),)
+                for n, h, w in (LARGE, *IMAGES)
+            ]
+        figures = []
+        for step in args.steps:
+            first = [large] if step == 'dynamic' and name in MODELS else []
+            figures.append(measure(step, model, [*first, *inputs]))
         print(f'| {name} |', ' | '.join(figures), '|', flush=True)
 
 
