@@ -47,7 +47,8 @@ def load(folder, config, weights, image):
 def test_a_segmentor_is_written_and_checked(export, folder):
     onnx = pytest.importorskip('onnx')
     out, about = export(
-        'seg.py', 'seg_sapa.pth', '--image', folder / 'images/a.png'
+        *('seg_nearest.py', 'seg_nearest.pth'),
+        *('--image', folder / 'images/a.png'),
     )
     graph = onnx.load(out)
     assert {opset.domain for opset in graph.opset_import} == {''}
