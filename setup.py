@@ -143,10 +143,8 @@ def make_extension():
         # Never built; it is here so that BuildOps runs and says why.
         return Extension('mmsapa._C', sources)
     kind = cpp_extension.CppExtension
-    # GCC's -fopenmp is what makes at::parallel_for parallel. It is left out
-    # at link time, so that the threads come from the OpenMP library PyTorch
-    # has already loaded and torch.set_num_threads rules them.
-    flags = {'cxx': ['-O3', '-g0', '-fopenmp']}
+    # No -fopenmp: csrc/cpu/parallel.h says why.
+    flags = {'cxx': ['-O3', '-g0']}
     if wants_cuda():
         kind = cpp_extension.CUDAExtension
         sources += sorted(glob('csrc/cuda/*.cu') + glob('csrc/cuda/*.cpp'))

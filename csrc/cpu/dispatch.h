@@ -11,11 +11,6 @@
 
 #include "shape.h"
 
-// Instruction sets are chosen function by function with GCC's pragma.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define MMSAPA_X86
-#endif
-
 namespace mmsapa::cpu {
 
 // What kernels of T sum in, and take and give the numbers that T is too
@@ -109,7 +104,7 @@ struct DispatchTable {
   const DispatchTable<T>& dispatch_table(); \
   }
 MMSAPA_DECLARE(baseline)
-#ifdef MMSAPA_X86
+#ifdef __x86_64__
 MMSAPA_DECLARE(avx2)
 MMSAPA_DECLARE(avx512)
 #endif
@@ -117,8 +112,7 @@ MMSAPA_DECLARE(avx512)
 
 }  // namespace mmsapa::cpu
 
-#if defined(MMSAPA_ISA) && (defined(MMSAPA_X86) || !defined(MMSAPA_TARGET))
-#include <ATen/Parallel.h>
+#if defined(MMSAPA_ISA) && (defined(__x86_64__) || !defined(MMSAPA_TARGET))
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -133,16 +127,24 @@ MMSAPA_DECLARE(avx512)
 #include <utility>
 #include <vector>
 
-#ifdef MMSAPA_X86
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
+
+#include "parallel.h"
 
 // From here on, so that no shared inline function of the headers above is
 // compiled for a machine that may not be there.
 #ifdef MMSAPA_TARGET
 #define MMSAPA_PRAGMA(x) _Pragma(#x)
+#ifdef __clang__
+#define MMSAPA_TARGET_PRAGMA(isa)                                  \
+  MMSAPA_PRAGMA(clang attribute push(__attribute__((target(isa))), \
+                                     apply_to = function))
+#else
 #define MMSAPA_TARGET_PRAGMA(isa) MMSAPA_PRAGMA(GCC target(isa))
 #pragma GCC push_options
+#endif
 MMSAPA_TARGET_PRAGMA(MMSAPA_TARGET)
 #endif
 
@@ -178,6 +180,10 @@ template const DispatchTable<c10::BFloat16>& dispatch_table<c10::BFloat16>();
 }  // namespace mmsapa::cpu::MMSAPA_ISA
 
 #ifdef MMSAPA_TARGET
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif
 #endif  // MMSAPA_ISA

@@ -23,7 +23,7 @@ namespace {
 // what ATEN_CPU_CAPABILITY says where it is set.
 template <typename T>
 const cpu::DispatchTable<T>& dispatch() {
-#ifdef MMSAPA_X86
+#ifdef __x86_64__
   static const std::string capability = at::get_cpu_capability();
   if (capability == "AVX512") return cpu::avx512::dispatch_table<T>();
   if (capability == "AVX2") return cpu::avx2::dispatch_table<T>();
