@@ -30,6 +30,24 @@ for dtype in helpers.TOLERANCES:
         helpers.check_projection_against_two_steps(sizes, dtype, 'cpu')
 """
 
+THREADS = """
+import os
+import torch
+from mmsapa.ops import sapa_upsample
+maps = [torch.ones(1, 4, size, size) for size in (64, 32, 32)]
+counts = []
+def count():
+    counts.append(len(os.listdir('/proc/self/task')))
+count()
+for number in (1, 3):
+    torch.set_num_threads(number)
+    sapa_upsample(*maps, 5, 2)
+    count()
+torch.ones(10**6).exp()
+count()
+print(*counts)
+"""
+
 
 @pytest.mark.parametrize('capability', CAPABILITIES)
 def test_matches_the_reference(capability):
@@ -50,6 +68,16 @@ def test_matches_the_reference(capability):
     # What PyTorch calls default today was NO AVX in 2.1.
     names = ('default', 'no avx') if capability == 'default' else [capability]
     assert result.stdout.splitlines()[0].lower() in names
+
+
+def test_threads_are_those_of_pytorch():
+    """As many as torch.set_num_threads says, and no OpenMP library twice."""
+    result = subprocess.run(
+        [sys.executable, '-c', THREADS], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    before, *counts = map(int, result.stdout.split())
+    assert [count - before for count in counts] == [0, 2, 2]
 
 
 @pytest.mark.parametrize('width', [64, 70])
