@@ -3,11 +3,13 @@
 ``python -m tests.deployment.measure`` prints the table of
 docs/deployment.md, a row as soon as it is there; names of layers or models
 choose rows, and ``--steps`` columns. Differences are the largest over the
-largest number; what fails shows its error.
+largest number, times those of ONNX Runtime over PyTorch's; what fails shows
+its error.
 """
 
 import argparse
 import logging
+import statistics
 import tempfile
 import time
 import warnings
@@ -37,6 +39,8 @@ MAPS = [
 IMAGES = [(2, 64, 96), (1, 96, 64), (3, 128, 160)]
 # The example for open sizes: at stride 32 more than four cells a side.
 LARGE = (2, 160, 192)
+# What is timed, and how often: a layer's channels and maps, a model's image.
+CHANNELS, TIMED_MAPS, TIMED_SIDE, ROUNDS = 64, (1, (32, 32), (64, 64)), 128, 15
 
 
 def run_onnx(model, inputs, **options):
@@ -45,7 +49,9 @@ def run_onnx(model, inputs, **options):
     graph = export_onnx(model, inputs[0], **options).model_proto
     assert {opset.domain for opset in graph.opset_import} == {''}
     assert not REFUSED & {node.op_type for node in graph.graph.node}
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    one = onnxruntime.SessionOptions()
+    one.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), one)
     names = [each.name for each in session.get_inputs()]
 
     def run(*args):
@@ -61,6 +67,20 @@ def fixed(model, inputs):
 
 def dynamic(model, inputs):
     return run_onnx(model, inputs), inputs
+
+
+def time_onnx(model, args):
+    """ONNX Runtime's CPU time over PyTorch's."""
+    with torch.no_grad():
+        run = run_onnx(model, [args], dynamic_shapes={})
+        seconds = {run: [], model: []}
+        for _ in range(ROUNDS):
+            for function, lasted in seconds.items():
+                start = time.process_time()
+                function(*args)
+                lasted.append(time.process_time() - start)
+    theirs, ours = map(statistics.median, seconds.values())
+    return f'{theirs / ours:.2f}'
 
 
 def exported(model, inputs):
@@ -110,24 +130,32 @@ def measure(step, model, inputs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('names', nargs='*', default=[*LAYERS, *MODELS])
-    parser.add_argument('--steps', nargs='*', choices=STEPS, default=STEPS)
+    steps = [*STEPS, 'time']
+    parser.add_argument('--steps', nargs='*', choices=steps, default=steps)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     print('| |', ' | '.join(args.steps), '|')
     print('|---' * (len(args.steps) + 1) + '|')
     for name in args.names:
         if name in LAYERS:
-            model = make_layer(name)
+            model, timed = make_layer(name), make_layer(name, CHANNELS)
             inputs = [maps_for(model, *sizes) for sizes in MAPS]
+            example = maps_for(timed, *TIMED_MAPS, CHANNELS)
         else:
             model, channels = make_model(name), MODELS[name][2]
+            timed = model
+            example = (torch.randn(1, channels, TIMED_SIDE, TIMED_SIDE),)
             large, *inputs = [
                 (torch.randn(n, channels, h, w),)
                 for n, h, w in (LARGE, *IMAGES)
             ]
         figures = []
         for step in args.steps:
+            if step == 'time':
+                figures.append(time_onnx(timed, example))
+                continue
             first = [large] if step == 'dynamic' and name in MODELS else []
             figures.append(measure(step, model, [*first, *inputs]))
         print(f'| {name} |', ' | '.join(figures), '|', flush=True)

@@ -19,18 +19,18 @@ from ..helpers import ROOT
 REFUSED = {'GridSample', 'Col2Im', 'Unfold', 'MaxUnpool', 'AffineGrid'}
 UNGUIDED = (CARAFE, DySample)
 LAYERS = {
-    'SAPA-I': lambda: SAPA(8, variant='I'),
-    'SAPA-B': lambda: SAPA(8, variant='B'),
-    'SAPA-G': lambda: SAPA(8, variant='G'),
-    'SAPA-B, bilinear': lambda: SAPA(8, variant='B', prior='bilinear'),
-    'SAPA-G, nearest': lambda: SAPA(8, variant='G', prior='nearest'),
-    'FADE': lambda: FADE(8),
-    'A2U': lambda: A2U(8),
-    'IndexNet': lambda: IndexNet(8),
-    'MaxUnpool': lambda: MaxUnpool(8),
-    'CARAFE': lambda: CARAFE(8, 2, up_group=2),
-    'DySample, lp': lambda: DySample(8),
-    'DySample, pl, dyscope': lambda: DySample(8, style='pl', dyscope=True),
+    'SAPA-I': lambda c: SAPA(c, variant='I'),
+    'SAPA-B': lambda c: SAPA(c, variant='B'),
+    'SAPA-G': lambda c: SAPA(c, variant='G'),
+    'SAPA-B, bilinear': lambda c: SAPA(c, variant='B', prior='bilinear'),
+    'SAPA-G, nearest': lambda c: SAPA(c, variant='G', prior='nearest'),
+    'FADE': lambda c: FADE(c),
+    'A2U': lambda c: A2U(c),
+    'IndexNet': lambda c: IndexNet(c),
+    'MaxUnpool': lambda c: MaxUnpool(c),
+    'CARAFE': lambda c: CARAFE(c, 2, up_group=2),
+    'DySample, lp': lambda c: DySample(c),
+    'DySample, pl, dyscope': lambda c: DySample(c, style='pl', dyscope=True),
 }
 SEGFORMER = 'segformer/segformer_mit-b1_sapa-b_1xb16-160k_ade20k-512x512.py'
 SEGNET = 'segnet/segnet_vgg16_{}_1xb8-200e_camvid-360x480.py'
@@ -58,21 +58,23 @@ MODELS = {
 }
 
 
-def make_layer(name: str) -> nn.Module:
+def make_layer(name: str, channels: int = 8) -> nn.Module:
     """Make a layer with weights away from what it starts as."""
     torch.manual_seed(0)
-    layer = LAYERS[name]().eval()
+    layer = LAYERS[name](channels).eval()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return layer
 
 
-def maps_for(layer: nn.Module, n: int, low: tuple, high: tuple) -> tuple:
+def maps_for(
+    layer: nn.Module, n: int, low: tuple, high: tuple, channels: int = 8
+) -> tuple:
     """Draw what a layer takes."""
-    x = torch.randn(n, 8, *low)
+    x = torch.randn(n, channels, *low)
     if isinstance(layer, UNGUIDED):
         return (x,)
-    return x, torch.randn(n, 8, *high)
+    return x, torch.randn(n, channels, *high)
 
 
 class Whole(nn.Module):
