@@ -1,5 +1,6 @@
 """Models of the libraries as functions of one tensor, for export."""
 
+import torch
 from torch import Tensor, nn
 
 from mmsapa.engine.config import ConfigError, kind_of
@@ -23,19 +24,20 @@ class Dense(nn.Module):
         super().__init__()
         self.kind = kind_of(model.cfg)
         if self.kind == 'detector':
+            # A transformer's head takes other than the neck's maps.
             heads = [
                 getattr(model, name, None)
                 for name in ('rpn_head', 'bbox_head')
             ]
-            # A transformer's head takes other than the neck's maps.
-            if not any(hasattr(head, 'forward_single') for head in heads):
+            heads = [x for x in heads if hasattr(x, 'forward_single')]
+            if not heads:
                 raise ConfigError(
                     f'{model.cfg.filename}: expected a detector whose '
                     'rpn_head or bbox_head takes the maps of its neck one by '
                     f'one, got a {type(model).__name__}; export its backbone '
                     'and neck by mmsapa.deployment.export_onnx.'
                 )
-            self.head = heads[0] or heads[1]
+            self.head = heads[0]
         self.model = model
         # Sides of images are multiples of it.
         self.stride = 16 if self.kind == 'mattor' else 32
@@ -74,3 +76,32 @@ class Dense(nn.Module):
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
         out = self.model.encode_decode(image, [meta])
         return {'logits' if self.kind == 'segmentor' else 'depth': out}
+
+
+def largest_difference(got: list[Tensor], expected: list[Tensor]) -> float:
+    """Compare results with those of PyTorch.
+
+    Args:
+        got (list[Tensor]): Of any size and floating dtype.
+        expected (list[Tensor]): Of the same sizes.
+
+    Returns:
+        float: The largest difference, over the largest number of the result
+        that it is in; NaN if there is one in either.
+
+    Raises:
+        ValueError: If there are more of one than of the other, or of other
+            sizes.
+    """
+    differences = []
+    for one, other in zip(got, expected, strict=True):
+        if one.shape != other.shape:
+            raise ValueError(
+                f'expected a result of {list(other.shape)}, got one of '
+                f'{list(one.shape)}.'
+            )
+        largest = other.abs().max()
+        tiny = torch.finfo(other.dtype).tiny  # where all is 0
+        differences.append((one - other).abs().max() / largest.clamp(min=tiny))
+    # Python's max() passes over NaN.
+    return float(torch.stack(differences).max())

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from mmsapa.deployment import export_onnx
+from mmsapa.engine.export import largest_difference
 
 from .subjects import (
     LAYERS,
@@ -26,7 +27,6 @@ from .subjects import (
     make_layer,
     make_model,
     maps_for,
-    worst_difference,
 )
 
 # (N, low, high): the example, then what a graph with open sizes takes too.
@@ -116,12 +116,15 @@ def measure(step, model, inputs):
         with torch.no_grad():
             run, inputs = STEPS[step](model, inputs)
             made = time.process_time() - start
-            worst = 0.0
+            differences = []
             for args in inputs:
-                got, expected = run(*args), model(*args)
-                if torch.is_tensor(expected):
-                    got = got if torch.is_tensor(got) else got[0]
-                worst = max(worst, worst_difference(got, expected))
+                results = (
+                    [x] if torch.is_tensor(x) else [*x]
+                    for x in (run(*args), model(*args))
+                )
+                differences.append(largest_difference(*results))
+            # Python's max() passes over NaN.
+            worst = torch.tensor(differences).max()
     except Exception as error:
         return f'{type(error).__name__}: {str(error)[:300]!r}'
     return f'{worst:.1e} ({made:.0f} s)'

@@ -109,16 +109,3 @@ def make_model(name: str) -> nn.Module:
     init_default_scope(library_of(cfg))
     torch.manual_seed(0)
     return Whole(REGISTRY.build(cfg.model)).eval()
-
-
-def worst_difference(got, expected) -> float:
-    """The largest difference over the largest number, of all results."""
-    if isinstance(got, Tensor):
-        got, expected = [got], [expected]
-    worst = 0.0
-    for one, other in zip(got, expected, strict=True):
-        assert one.shape == other.shape, (one.shape, other.shape)
-        worst = max(
-            worst, float((one - other).abs().max() / other.abs().max())
-        )
-    return worst

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from mmsapa.deployment import export_onnx
+from mmsapa.engine.export import largest_difference
 
 from .subjects import (
     REFUSED,
     UNGUIDED,
     make_layer,
     maps_for,
-    worst_difference,
 )
 
 pytest.importorskip('onnxscript')
@@ -55,7 +55,7 @@ def check(program, model, *args):
         got = [torch.from_numpy(out) for out in session.run(None, feed)]
         if torch.is_tensor(expected):
             expected = [expected]
-        assert worst_difference(got, expected) < 1e-4
+        assert largest_difference(got, expected) < 1e-4
 
 
 def test_layers_by_standard_operators():

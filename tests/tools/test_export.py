@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmsapa.engine.config import ConfigError
-from mmsapa.engine.export import Dense
+from mmsapa.engine.export import Dense, largest_difference
 from mmsapa.engine.images import find_images
 from mmsapa.engine.inference import infer, load_model, preprocess
 from mmsapa.engine.runner import load_config
@@ -121,6 +121,15 @@ def test_a_head_without_maps_is_refused(write):
 
     with pytest.raises(ConfigError, match='one by one, got a Detector; '):
         Dense(Detector())
+
+
+def test_no_difference_is_lost():
+    one, nan = torch.ones(2), torch.tensor([1.0, torch.nan])
+    assert largest_difference([0.5 * one, one], [one, 4 * one]) == 0.75
+    assert largest_difference([0 * one], [0 * one]) == 0
+    assert np.isnan(largest_difference([one, nan], [one, one]))
+    with pytest.raises(ValueError, match=r'of \[2\], got one of \[1\]'):
+        largest_difference([one[:1]], [one])
 
 
 def test_open_sizes_need_an_image_of_them(

@@ -26,7 +26,7 @@ from mmsapa.datasets.ground_truth import add_trimaps
 from mmsapa.deployment import export_onnx
 from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.config import ConfigError, kind_of, library_of
-from mmsapa.engine.export import Dense
+from mmsapa.engine.export import Dense, largest_difference
 from mmsapa.engine.images import find_images
 from mmsapa.engine.inference import load_model, preprocess
 from mmsapa.engine.runner import check_checkpoint, load_config
@@ -171,10 +171,8 @@ def main():
     session = onnxruntime.InferenceSession(args.out)
     feed = dict(image=image.numpy())
     got, theirs = median_time(lambda: session.run(None, feed))
-    worst = max(
-        (torch.from_numpy(a) - b).abs().max() / b.abs().max()
-        for a, b in zip(got, expected.values(), strict=True)
-    )
+    got = [torch.from_numpy(x) for x in got]
+    worst = largest_difference(got, [*expected.values()])
     print(f'Wrote {args.out} and {description}.')
     print(f'Largest difference to PyTorch: {worst:.1e} of the largest number.')
     print(f'ONNX Runtime {theirs:.0f} ms, PyTorch {ours:.0f} ms.')
