@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 
 from mmengine.config import DictAction
+from torch import distributed
 
 from mmsapa.errors import UserError
 
@@ -89,7 +90,7 @@ def interruptible(message):
 
     A context manager, or a decorator of ``main``. Only tools use it: it is
     the one place in the package that ends a program. Of the processes of a
-    distributed run the first one prints.
+    distributed run the first one prints, and all leave their process group.
 
     Args:
         message (str): What to print after Ctrl-C, such as how to resume.
@@ -101,6 +102,10 @@ def interruptible(message):
     is_first = os.environ.get('RANK', '0') == '0'
     try:
         yield
+        # Python ends without waiting for the group's threads, and now and
+        # then one of them aborts the process.
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
     except UserError as error:
         raise SystemExit(str(error) if is_first else 1) from error
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 from mmengine.config import Config
+from torch import distributed
 
 from mmsapa.engine import UserError
 from mmsapa.engine.checkpoint import CheckpointError
@@ -48,6 +49,14 @@ def test_ctrl_c_ends_a_tool_with_its_advice(monkeypatch, capsys, ctrl_c):
         main(KeyboardInterrupt())
     assert caught.value.code == 130
     assert capsys.readouterr().err == '\nStopped. To resume: again\n'
+
+
+def test_a_tool_leaves_its_process_group(tmp_path):
+    with interruptible('Stopped.'):
+        distributed.init_process_group(
+            'gloo', f'file://{tmp_path}/store', rank=0, world_size=1
+        )
+    assert not distributed.is_initialized()
 
 
 def test_other_errors_keep_their_traceback():
