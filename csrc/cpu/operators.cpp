@@ -9,12 +9,14 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <tuple>
 
 #include "checks.h"
 #include "dispatch.h"
+#include "parallel.h"
 
 namespace mmsapa {
 namespace {
@@ -29,6 +31,41 @@ const cpu::DispatchTable<T>& dispatch() {
   if (capability == "AVX2") return cpu::avx2::dispatch_table<T>();
 #endif
   return cpu::baseline::dispatch_table<T>();
+}
+
+// `map` with its pixels side by side, as the kernels read it. Convolutions and
+// transformers give maps with their channels side by side (channels_last), and
+// PyTorch copies these number by number, in the time that a kernel takes.
+at::Tensor contiguous_map(const at::Tensor& map) {
+  if (map.is_contiguous() ||
+      !map.is_contiguous(at::MemoryFormat::ChannelsLast))
+    return map.contiguous();
+  const int64_t channels = map.size(1), pixels = map.size(2) * map.size(3);
+  constexpr int64_t kPixels = 32;
+  const int64_t blocks = (pixels + kPixels - 1) / kPixels;
+  auto out = at::empty_like(map, at::MemoryFormat::Contiguous);
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, map.scalar_type(), "contiguous_map", [&] {
+        // Of a cache line, whose other pixels then are in the cache.
+        constexpr int64_t kChannels = 64 / sizeof(scalar_t);
+        const scalar_t* from = map.const_data_ptr<scalar_t>();
+        scalar_t* to = out.mutable_data_ptr<scalar_t>();
+        cpu::parallel_for(
+            0, map.size(0) * blocks, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) {
+                const int64_t image = i / blocks * channels * pixels;
+                const int64_t first = i % blocks * kPixels;
+                const int64_t last = std::min(first + kPixels, pixels);
+                for (int64_t c = 0; c < channels; c += kChannels)
+                  for (int64_t k = c; k < std::min(c + kChannels, channels);
+                       ++k)
+                    for (int64_t p = first; p < last; ++p)
+                      to[image + k * pixels + p] =
+                          from[image + p * channels + k];
+              }
+            });
+      });
+  return out;
 }
 
 // Without value channels the weights' NaN still show in a gradient.
@@ -63,8 +100,8 @@ at::Tensor sapa_upsample(const at::Tensor& query, const at::Tensor& key,
                          const c10::optional<at::Tensor>& prior) {
   const Shape shape =
       checked_shape(query, key, value, kernel_size, scale_factor);
-  const auto q = query.contiguous(), k = key.contiguous(),
-             v = value.contiguous(), p = checked_prior(prior, query, shape);
+  const auto q = contiguous_map(query), k = contiguous_map(key),
+             v = contiguous_map(value), p = checked_prior(prior, query, shape);
   auto out = at::empty(
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       value.options());
@@ -89,8 +126,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sapa_upsample_backward(
       grad, query,
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       "a gradient");
-  const auto g = grad.contiguous(), q = query.contiguous(),
-             k = key.contiguous(), v = value.contiguous(),
+  const auto g = contiguous_map(grad), q = contiguous_map(query),
+             k = contiguous_map(key), v = contiguous_map(value),
              p = checked_prior(prior, query, shape);
   auto grad_query = gradient(query, mask[0], has_gradients(shape));
   auto grad_key = gradient(key, mask[1], has_gradients(shape));
@@ -115,7 +152,7 @@ at::Tensor reassemble(const at::Tensor& weights, const at::Tensor& value,
                       int64_t kernel_size, int64_t scale_factor) {
   const Shape shape =
       checked_reassemble(weights, value, kernel_size, scale_factor);
-  const auto w = weights.contiguous(), v = value.contiguous();
+  const auto w = contiguous_map(weights), v = contiguous_map(value);
   auto out = at::empty(
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       value.options());
@@ -138,8 +175,8 @@ std::tuple<at::Tensor, at::Tensor> reassemble_backward(
       grad, value,
       {shape.batch, shape.channels, shape.query_height, shape.query_width},
       "a gradient");
-  const auto g = grad.contiguous(), w = weights.contiguous(),
-             v = value.contiguous();
+  const auto g = contiguous_map(grad), w = contiguous_map(weights),
+             v = contiguous_map(value);
   auto grad_weights = gradient(weights, mask[0], g.numel() != 0);
   auto grad_value = gradient(value, mask[1], g.numel() != 0);
   if (g.numel() == 0) return {grad_weights, grad_value};
@@ -159,7 +196,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project(
     double eps) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
   check_eps(eps);
-  const auto map = x.contiguous(), w = weight.contiguous(),
+  const auto map = contiguous_map(x), w = weight.contiguous(),
              b = bias.contiguous();
   auto out = at::empty({shape.batch, shape.outputs, x.size(2), x.size(3)},
                        x.options());
@@ -183,7 +220,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_project_backward(
     const at::Tensor& rstd, std::array<bool, 3> mask) {
   const NormProjectShape shape = checked_norm_project(x, weight, bias);
   check_projected(grad, x, weight, out, mean, rstd);
-  const auto g = grad.contiguous(), map = x.contiguous(),
+  const auto g = contiguous_map(grad), map = contiguous_map(x),
              w = weight.contiguous(), b = bias.contiguous(),
              o = out.contiguous(), m = mean.contiguous(),
              r = rstd.contiguous();
@@ -212,7 +249,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm(
   const NormProjectShape shape =
       checked_channel_norm(x, norm_weight, norm_bias);
   check_eps(eps);
-  const auto map = x.contiguous(), w = norm_weight.contiguous(),
+  const auto map = contiguous_map(x), w = norm_weight.contiguous(),
              b = norm_bias.contiguous();
   auto out = at::empty(x.sizes(), x.options());
   auto mean = at::empty({shape.batch, 1, x.size(2), x.size(3)}, w.options());
@@ -236,7 +273,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm_backward(
   const NormProjectShape shape =
       checked_channel_norm(x, norm_weight, norm_bias);
   check_normed(grad, x, norm_weight, mean, rstd);
-  const auto g = grad.contiguous(), map = x.contiguous(),
+  const auto g = contiguous_map(grad), map = contiguous_map(x),
              w = norm_weight.contiguous(), m = mean.contiguous(),
              r = rstd.contiguous();
   auto grad_x = gradient(x, mask[0], g.numel() != 0);

@@ -62,8 +62,9 @@ MODELS = {
 CANDIDATES = dict(
     operator=[name for name in OPERATORS if name != 'reference'],
     layer=[
-        *('sapa-i', 'sapa-b', 'sapa-g', 'dysample', 'carafe', 'mmcv-carafe'),
-        *('deconv', 'nearest', 'bilinear'),
+        *('sapa-i', 'sapa-b', 'sapa-g', 'sapa-b-bilinear', 'sapa-g-bilinear'),
+        *('dysample', 'carafe', 'mmcv-carafe', 'deconv'),
+        *('nearest', 'bilinear'),
     ],
     scaling=['sapa', 'tiled', 'bilinear', 'nearest'],
     model=['sapa-i', 'sapa-b', 'sapa-g', 'nearest', 'bilinear'],
