@@ -36,6 +36,8 @@ def check_sizes(infos: list[dict]):
 def _size(path):
     try:
         with Image.open(path) as image:
-            return image.size
+            # mmcv turns photographs as their EXIF tag "orientation" says.
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
     except (AttributeError, OSError, ValueError):
         return None  # none, elsewhere, or of a kind that Pillow does not know

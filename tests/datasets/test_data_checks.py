@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from torch import nn
 
 from mmsapa.datasets.categories import read_categories
@@ -296,6 +297,32 @@ def test_a_head_for_other_classes_is_named(refused, number):
     option = f'model.roi_head.bbox_head.num_classes={number}'
     sentence = refused('det', option)
     assert f'roi_head.bbox_head has num_classes={number}, but' in sentence
+
+
+class Panoptic(BaseDataset):
+    """Two classes with boxes, and one without."""
+
+    METAINFO = dict(
+        classes=('cat', 'dog', 'sky'), thing_classes=('cat', 'dog')
+    )
+
+    def load_data_list(self):
+        """Make one image."""
+        return [dict(img_path='a.jpg', instances=[dict(bbox_label=1)])]
+
+
+@pytest.mark.parametrize(('boxes', 'fits'), [(2, True), (3, False)])
+def test_panoptic_data_has_boxes_of_things_alone(boxes, fits):
+    from mmdet.models.roi_heads import BBoxHead, StandardRoIHead
+
+    head = BBoxHead(num_classes=boxes, in_channels=4, roi_feat_size=1)
+    model = nn.Module()
+    model.roi_head = StandardRoIHead()
+    model.roi_head.bbox_head = head
+    if fits:
+        return check_loop('val', model, Panoptic(), ['a metric'])
+    with pytest.raises(ConfigError, match='has num_classes=3, .* 2 classes'):
+        check_loop('val', model, Panoptic(), ['a metric'])
 
 
 # -------------------------------------------------------------------- paths

@@ -10,7 +10,7 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
-from mmseg.registry import DATASETS  # noqa: E402
+from mmseg.registry import DATASETS, TRANSFORMS  # noqa: E402
 
 from mmsapa.datasets.camvid_horse_converter import (  # noqa: E402
     convert_camvid,
@@ -162,6 +162,19 @@ def test_wrongly_paired_labels_are_noticed(tmp_path):
         f'of {tmp_path}/SUNRGBD-train_images/img-000001.jpg, 12 x 8, got '
         '10 x 7; they do not belong together.'
     )
+
+
+def test_a_photograph_may_be_turned_by_its_tag(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (9, 5)).save(tmp_path / 'a.jpg', exif=exif)
+    pair = dict(img_path=f'{tmp_path}/a.jpg', seg_map_path=f'{tmp_path}/a.png')
+    loaded = TRANSFORMS.build(LOAD[0])(dict(pair))
+    write(tmp_path / 'a.png', np.zeros(loaded['img'].shape[:2], np.uint8))
+    check_sizes([pair])
+    write(tmp_path / 'a.png', np.zeros((5, 9), np.uint8))
+    with pytest.raises(ConfigError, match='5 x 9, got 9 x 5'):
+        check_sizes([pair])
 
 
 def test_pairs_of_other_sizes_stop_a_run(tmp_path):
