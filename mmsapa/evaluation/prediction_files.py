@@ -29,9 +29,16 @@ class PredictionFiles:
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If it has the prediction of another image.
+            ValueError: If it has the prediction of another image, or the
+                image is not in ``img_root``.
         """
         inside = osp.relpath(img_path, self.img_root or osp.dirname(img_path))
+        if inside.split(osp.sep)[0] == osp.pardir:
+            raise ValueError(
+                f'{img_path}: expected an image in img_root, {self.img_root}, '
+                'got one elsewhere; name the folder of all images in the '
+                "metric's img_root."
+            )
         path = osp.join(self.output_dir, osp.splitext(inside)[0] + '.png')
         other = self._images.setdefault(path, img_path)
         if other != img_path:

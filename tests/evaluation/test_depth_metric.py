@@ -276,6 +276,9 @@ def test_no_prediction_is_written_over_another(tmp_path):
     files = sorted((tmp_path / 'two').rglob('*.png'))
     names = [str(file.relative_to(tmp_path / 'two')) for file in files]
     assert names == ['a/1.png', 'b/1.png']
+    with pytest.raises(ValueError, match='image in img_root, /data/test, got'):
+        metric.process({}, [sample([[1]], [[1]], '/data/val/1.png')])
+    assert sorted((tmp_path / 'two').rglob('*.png')) == files
 
 
 def test_out_of_the_tool_is_its_folder(tmp_path):
