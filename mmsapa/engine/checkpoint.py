@@ -287,12 +287,12 @@ def find_last_checkpoint(work_dir):
     Returns:
         str | None: Path, or None if there is no complete checkpoint.
     """
-    candidates = glob.glob(osp.join(glob.escape(work_dir), '*.pth'))
-    # The best ones carry no optimizer, so training cannot resume from them.
+    # Other files may lie there: the best ones, which carry no optimizer, or
+    # weights that a training starts from.
     candidates = [
         path
-        for path in candidates
-        if not osp.basename(path).startswith('best_')
+        for path in glob.glob(osp.join(glob.escape(work_dir), '*.pth'))
+        if re.fullmatch(r'(epoch|iter)_\d+\.pth', osp.basename(path))
     ]
     candidates.sort(key=osp.getmtime, reverse=True)
     note = osp.join(work_dir, 'last_checkpoint')

@@ -128,7 +128,8 @@ def test_torn_and_deleted_ones_are_passed_over(tmp_path):
     write(tmp_path / 'iter_5.pth', age=4)
     torn = tmp_path / 'iter_15.pth'
     torn.write_bytes(open(whole, 'rb').read()[:-20])
-    write(tmp_path / 'best_mIoU_iter_15.pth', age=0)
+    for other in ('best_mIoU_iter_15', 'resnet_50'):
+        write(tmp_path / f'{other}.pth', age=0)
     for note in (torn, tmp_path / 'iter_0.pth', ''):
         (tmp_path / 'last_checkpoint').write_text(str(note))
         assert find_last_checkpoint(str(tmp_path)) == whole
