@@ -90,7 +90,8 @@ def interruptible(message):
 
     A context manager, or a decorator of ``main``. Only tools use it: it is
     the one place in the package that ends a program. Of the processes of a
-    distributed run the first one prints, and all leave their process group.
+    distributed run the first one of a machine prints, and once they work on
+    different data, the one that fails; all leave their process group.
 
     Args:
         message (str): What to print after Ctrl-C, such as how to resume.
@@ -104,16 +105,30 @@ def interruptible(message):
         yield
         # Python ends without waiting for the group's threads, and now and
         # then one of them aborts the process.
-        if distributed.is_available() and distributed.is_initialized():
+        if _in_group():
             distributed.destroy_process_group()
     except UserError as error:
-        raise SystemExit(str(error) if is_first else 1) from error
+        raise SystemExit(_words(error)) from error
     except KeyboardInterrupt:
         # A second Ctrl-C would interrupt the cleanup with a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if is_first:
             print(f'\n{message}', file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def _in_group():
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _words(error):
+    """What a process says of its error, or the exit code 1 if nothing."""
+    words = str(error)
+    if words.startswith('Caught '):  # by PyTorch, with a worker's traceback
+        words = words.split(f'{type(error).__name__}: ')[-1].strip()
+    if _in_group():
+        return f'Process {distributed.get_rank()}: {words}'
+    return words if os.environ.get('LOCAL_RANK', '0') == '0' else 1
 
 
 def command_line(*words):

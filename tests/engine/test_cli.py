@@ -5,6 +5,7 @@ import signal
 import pytest
 from mmengine.config import Config
 from torch import distributed
+from torch.utils.data import DataLoader, Dataset
 
 from mmsapa.engine import UserError
 from mmsapa.engine.checkpoint import CheckpointError
@@ -35,12 +36,42 @@ def test_a_user_error_ends_a_tool_with_its_message(kind, monkeypatch):
 
 
 def test_only_the_first_process_prints(monkeypatch, capsys, ctrl_c):
-    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('RANK', '3')
+    monkeypatch.setenv('LOCAL_RANK', '1')
     for error, code in (UserError('got that'), 1), (KeyboardInterrupt(), 130):
         with pytest.raises(SystemExit) as caught:
             main(error)
         assert caught.value.code == code
     assert capsys.readouterr().err == ''
+
+
+def test_a_process_says_why_its_data_stop_it(monkeypatch, tmp_path):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    distributed.init_process_group(
+        'gloo', f'file://{tmp_path}/store', rank=0, world_size=1
+    )
+    with pytest.raises(SystemExit) as caught:
+        main(ConfigError('got that'))
+    distributed.destroy_process_group()
+    assert caught.value.code == 'Process 0: got that'
+
+
+class Broken(Dataset):
+    """Has nothing but an error."""
+
+    def __len__(self):
+        """Count one item."""
+        return 1
+
+    def __getitem__(self, i):
+        """Refuse it."""
+        raise ConfigError('a.png: expected this, got that')
+
+
+def test_an_error_of_a_worker_is_one_sentence():
+    with pytest.raises(SystemExit) as caught, interruptible('Stopped.'):
+        list(DataLoader(Broken(), num_workers=1))
+    assert caught.value.code == 'a.png: expected this, got that'
 
 
 def test_ctrl_c_ends_a_tool_with_its_advice(monkeypatch, capsys, ctrl_c):
