@@ -52,7 +52,7 @@ def main():
     )
     check_checkpoint(args.checkpoint)
     check_data(cfg, 'test_dataloader')
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     build_runner(cfg).test()
 
 

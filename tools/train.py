@@ -36,6 +36,18 @@ def parse_args():
     return parser.parse_args()
 
 
+def resuming(args, cfg):
+    """Say how to go on with an interrupted training."""
+    if args.launcher != 'none':
+        return 'the same command with --resume'
+    words = [*sys.argv]
+    if not args.work_dir:
+        words += ['--work-dir', cfg.work_dir]
+    if args.resume != 'auto':  # the last of several counts
+        words.append('--resume')
+    return command_line(*words)
+
+
 @interruptible('Stopped.')
 def main():
     args = parse_args()
@@ -58,10 +70,7 @@ def main():
         )
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    again = command_line(
-        sys.argv[0], args.config, '--work-dir', cfg.work_dir, '--resume'
-    )
-    with interruptible(f'Stopped. To resume: {again}'):
+    with interruptible(f'Stopped. To resume: {resuming(args, cfg)}'):
         build_runner(cfg).train()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os.path as osp
 
 from mmengine.config import ConfigDict
 from mmengine.registry import METRICS
@@ -54,6 +55,12 @@ def _show(cfg, show, show_dir, wait_time):
             "--show and --show-dir need a visualization hook in the config's "
             'default_hooks, and a visualizer.'
         )
+    if cfg.get('launcher', 'none') != 'none':
+        raise ConfigError(
+            '--show and --show-dir: expected one process, which draws all '
+            f'images, got --launcher {cfg.launcher}, where the first draws '
+            'its own alone; leave it out, or draw in a test of its own.'
+        )
     hook.draw = True
     # The libraries' hooks ask for the iteration of the training, for which
     # mmengine would build its data, which need not be there.
@@ -73,7 +80,8 @@ def _show(cfg, show, show_dir, wait_time):
             if not cfg.visualizer.get('vis_backends'):
                 cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     elif show_dir:
-        hook.test_out_dir = show_dir
+        # Otherwise it would be a folder of the work dir.
+        hook.test_out_dir = osp.abspath(show_dir)
 
 
 def _use_tta(cfg):
@@ -136,7 +144,8 @@ def _flipped(dataset):
         'flip',
         'flip_direction',
     )
-    flips = [dict(type='mmdet.RandomFlip', prob=p) for p in (1.0, 0.0)]
+    # The merged boxes come with the ground truth of the first.
+    flips = [dict(type='mmdet.RandomFlip', prob=p) for p in (0.0, 1.0)]
     pipeline.append(dict(type='TestTimeAug', transforms=[flips, [pack]]))
     return pipeline
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmsapa.engine.cli import LAUNCHERS
+
 from ..helpers import (
     NO_WORKERS,
     ROOT,
@@ -75,12 +77,17 @@ def resume_and_test(monkeypatch, config, tmp_path):
             torch.load(final, weights_only=False)['meta']['iter'] == step + 2
         )
         painted = tmp_path / 'painted'
-        for options in ('--out', out, '--show-dir', painted), ('--tta',):
+        # The work dir's config says resume=True; training data may be gone.
+        for tested, options in (
+            (config[kind], ('--out', out, '--show-dir', painted)),
+            (work_dir / f'{kind}.py', ('--tta',)),
+        ):
             call(
                 monkeypatch,
-                *('test', config[kind], final, *arguments, *options),
+                *('test', tested, final, *arguments, *options),
                 # mmengine keeps one of a name in a process.
                 *('--cfg-options', 'visualizer.name=test', *NO_WORKERS),
+                'train_dataloader.dataset.data_root=gone',
             )
             assert figure in log_of(work_dir)
         assert len([*painted.rglob('*.png'), *painted.rglob('*.jpg')]) == 2
@@ -119,7 +126,11 @@ def test_detector_trains_is_stopped_resumes_and_is_tested(
     assert 'Traceback' not in output
     stopped = output.splitlines()[-1]
     assert stopped.startswith(f'Stopped. To resume: python {ROOT}/tools/train')
-    assert stopped.endswith(f'--work-dir {work_dir} --resume')
+    # With all options, that it may go on as it began.
+    assert stopped.endswith(
+        f'--work-dir {work_dir} --cfg-options train_cfg.max_iters=100000 '
+        '--resume'
+    )
 
     last = note.read_text()
     step = int(Path(last).stem.split('_')[1])
@@ -325,6 +336,14 @@ def test_pictures_need_what_draws_them(monkeypatch, config, empty):
             *('--cfg-options', option),
         )
         assert '--show and --show-dir need a visualization hook' in sentence
+
+
+def test_one_process_draws(monkeypatch, config, empty):
+    for name in LAUNCHERS['pytorch']:
+        monkeypatch.setenv(name, '0')
+    words = 'test', config['seg'], empty, '--show-dir', 'pictures'
+    sentence = error(monkeypatch, *words, '--launcher', 'pytorch')
+    assert 'expected one process, which draws all images' in sentence
 
 
 def test_out_needs_a_metric_that_writes(monkeypatch, config, empty):
