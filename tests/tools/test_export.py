@@ -44,12 +44,18 @@ def load(folder, config, weights, image):
     return model, find_images([image])[0][0]
 
 
-def test_a_segmentor_is_written_and_checked(export, folder):
+def test_a_segmentor_is_written_and_checked(export, folder, write):
     onnx = pytest.importorskip('onnx')
-    out, about = export(
-        *('seg_nearest.py', 'seg_nearest.pth'),
-        *('--image', folder / 'images/a.png'),
-    )
+    # As configs in pure Python have it.
+    config = write('seg')
+    kind = 'from mmcv.transforms import LoadImageFromFile\n'
+    name = "'LoadImageFromFile'"
+    text = config.read_text()
+    assert name in text
+    config.write_text(kind + text.replace(name, 'LoadImageFromFile'))
+    image = folder / 'images/a.png'
+    out, about = export(config, 'seg_sapa.pth', '--image', image)
+    assert about['pipeline'][0]['type'] == 'LoadImageFromFile'
     graph = onnx.load(out)
     assert {opset.domain for opset in graph.opset_import} == {''}
     assert about['data_preprocessor']['mean'] and about['pipeline']

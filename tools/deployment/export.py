@@ -155,6 +155,12 @@ def main():
     print(f'Exporting {cfg.filename} for {list(image.shape)} …', flush=True)
     with torch.no_grad():
         expected, ours = median_time(lambda: dense.named(image))
+    # Configs in pure Python have classes for their names.
+    text = json.dumps(
+        describe(model, image, expected, args.dynamic),
+        indent=2,
+        default=lambda kind: getattr(kind, '__name__', str(kind)),
+    )
     sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = export_onnx(
         dense,
@@ -166,8 +172,7 @@ def main():
     args.out.parent.mkdir(parents=True, exist_ok=True)
     program.save(args.out)
     description = args.out.with_suffix('.json')
-    text = describe(model, image, expected, args.dynamic)
-    description.write_text(f'{json.dumps(text, indent=2)}\n')
+    description.write_text(f'{text}\n')
     session = onnxruntime.InferenceSession(args.out)
     feed = dict(image=image.numpy())
     got, theirs = median_time(lambda: session.run(None, feed))
