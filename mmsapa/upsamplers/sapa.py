@@ -154,11 +154,21 @@ class SAPA(GuidedUpsampler):
         if self.prior is not None:
             for name in _QUERY_MODULES[self.variant]:
                 nn.init.zeros_(getattr(self, name).weight)
-            # Anew, for a layer that was made without memory.
-            logits = interpolation_prior(
-                self.prior, self.kernel_size, self.scale_factor
-            )
-            self.prior_logits.copy_(logits)
+            self._set_prior()
+
+    def _set_prior(self):
+        logits = interpolation_prior(
+            self.prior, self.kernel_size, self.scale_factor
+        )
+        self.prior_logits.copy_(logits)
+
+    def _apply(self, *args, **kwargs):
+        """As every module does it; a prior without memory gets numbers."""
+        was_meta = self.prior is not None and self.prior_logits.is_meta
+        super()._apply(*args, **kwargs)
+        if was_meta and not self.prior_logits.is_meta:
+            self._set_prior()
+        return self
 
     def _upsample(self, x: Tensor, guide: Tensor) -> Tensor:
         query, key = self._embed(x, guide)
@@ -218,7 +228,7 @@ class SAPA(GuidedUpsampler):
         out = norm_project(x, norm.weight, norm.bias, weight, bias, norm.eps)
         return out.split([p.out_channels for p in projections], 1)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, metadata, *args):
         """Accept the authors' names, and Linear for our 1x1 Conv2d."""
         for name in [n for n in state_dict if n.startswith(prefix)]:
             module, dot, rest = name[len(prefix) :].partition('.')
@@ -227,7 +237,19 @@ class SAPA(GuidedUpsampler):
             if tensor.dim() == 2:
                 tensor = tensor[:, :, None, None]
             state_dict[ours] = tensor
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        # Weights that are assigned bring their memory, and no prior.
+        weight = state_dict.get(f'{prefix}norm_x.weight')
+        if (
+            metadata.get('assign_to_params_buffers')
+            and weight is not None
+            and self.prior is not None
+            and self.prior_logits.is_meta
+        ):
+            self.prior_logits = torch.empty_like(
+                self.prior_logits, device=weight.device
+            )
+            self._set_prior()
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
     def extra_repr(self) -> str:
         """Show the arguments."""

@@ -169,6 +169,19 @@ def test_initializes_what_was_made_without_memory():
     assert (layer(x, guide) - expected).abs().max() < LEAK
 
 
+@pytest.mark.parametrize('assign', [False, True])
+def test_loads_what_was_made_without_memory(assign):
+    there = nn.Sequential(SAPA(6, prior='bilinear')).double()
+    nn.init.normal_(there[0].query.weight)
+    with torch.device('meta'):
+        layer = nn.Sequential(SAPA(6, prior='bilinear')).double()
+    if not assign:
+        layer = layer.to_empty(device='cpu')
+    layer.load_state_dict(there.state_dict(), assign=assign)
+    x, guide = (t.double() for t in maps())
+    assert torch.equal(layer[0](x, guide), there[0](x, guide))
+
+
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_a_layer_cast_to_another_dtype_keeps_its_prior(dtype):
     layer = SAPA(6, prior='bilinear').to(dtype)
