@@ -97,7 +97,7 @@ def _grid_sample(
     x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool
 ):
     """As ``F.grid_sample``, bilinear, with zeros or the border outside."""
-    if mode != BILINEAR or padding not in (ZEROS, BORDER):
+    if x.dim() != 4 or mode != BILINEAR or padding not in (ZEROS, BORDER):
         return NotImplemented
     n, c, h, w = x.shape
     # The two pixels beside each position along H and W, and their shares.

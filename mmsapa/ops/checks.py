@@ -249,13 +249,26 @@ def extend_to(x: Tensor, size: tuple, scale_factor: int) -> Tensor:
     if sizes_vary(*size, *low):  # or not, by the same steps
         for dim in (2, 3):
             x = torch.cat([x, x.narrow(dim, low[dim - 2] - 1, 1)], dim)
-            x = x.narrow(dim, 0, (size[dim - 2] + s - 1) // s)
+            x = _first(x, dim, (size[dim - 2] + s - 1) // s)
         return x
     if size[0] > low[0] * s:
         x = torch.cat([x, x[..., -1:, :]], -2)
     if size[1] > low[1] * s:
         x = torch.cat([x, x[..., -1:]], -1)
     return x
+
+
+def crop(x: Tensor, size: tuple) -> Tensor:
+    """Leave the first rows and columns of a map, as many as ``size`` has."""
+    if sizes_vary(*size, *x.shape[-2:]):
+        return _first(_first(x, 2, size[0]), 3, size[1])
+    return x[..., : size[0], : size[1]]
+
+
+def _first(x, dim, length):
+    # Of a slice, torch.export would keep for all sizes whether it is
+    # contiguous, which a map of odd size is not.
+    return x.index_select(dim, torch.arange(length, device=x.device))
 
 
 def nearly_fits(high: tuple, low: tuple, s: int) -> bool:

@@ -82,7 +82,7 @@ class A2U(GuidedUpsampler):
         """Filter every channel of a sample by the sample's own filter."""
         # Convolutions have filters per channel, not per sample.
         n, c = guide.shape[:2]
-        if sizes_vary(n):
+        if sizes_vary(n) or n == 0:
             return F.leaky_relu(norm(self._filter_by_taps(guide, weight)))
         out = F.conv2d(
             guide.flatten(0, 1)[None],

@@ -99,7 +99,7 @@ class DySample(nn.Module):
             scope = 0.5 * self._project(self.scope, x).sigmoid()
         offsets = scope * self._project(self.offset, x)
 
-        n, _, h, w = x.shape
+        n, c, h, w = x.shape
         s = self.scale_factor
         # Positions in half precision would be off by tenths of a pixel.
         dtype = accumulate_dtype(x.dtype)
@@ -112,13 +112,13 @@ class DySample(nn.Module):
             centers = centers if i == 0 else centers[:, None]
             positions.append(centers + offsets[:, i] * (2 / size))
         out = F.grid_sample(
-            x.to(dtype).reshape(n * self.groups, -1, h, w),
+            x.to(dtype).reshape(n * self.groups, c // self.groups, h, w),
             torch.stack(positions, -1).flatten(0, 1),
             mode='bilinear',
             padding_mode='border',
             align_corners=False,
         )
-        return out.view(n, -1, s * h, s * w).to(x.dtype)
+        return out.view(n, c, s * h, s * w).to(x.dtype)
 
     def _project(self, projection: nn.Module, x: Tensor) -> Tensor:
         """Project ``x`` to a Tensor[N, 2 * groups, H * s, W * s]."""

@@ -4,7 +4,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.checks import extend_to
+from ..ops.checks import crop, extend_to
 
 
 class GuidedUpsampler(nn.Module):
@@ -67,7 +67,7 @@ class GuidedUpsampler(nn.Module):
 
         Raises:
             TypeError: If there is no guide.
-            ValueError: If channels or sizes do not match.
+            ValueError: If images, channels or sizes do not match.
         """
         return self._upsample(self._fit(x, guide), guide)
 
@@ -95,6 +95,11 @@ class GuidedUpsampler(nn.Module):
                 f'{name}: expected x and guide of shape [N, C, H, W], got '
                 f'{list(x.shape)} and {list(guide.shape)}.'
             )
+        if x.shape[0] != guide.shape[0]:
+            raise ValueError(
+                f'{name}: expected x and guide of the same images, got '
+                f'{list(x.shape)} and {list(guide.shape)}.'
+            )
         swapped = ''
         if x.shape[2] > guide.shape[2] or x.shape[3] > guide.shape[3]:
             swapped = ' Are x and guide swapped?'
@@ -111,12 +116,12 @@ class GuidedUpsampler(nn.Module):
     def _nearest(self, x: Tensor, guide: Tensor) -> Tensor:
         """Upsample to the size of the guide by nearest neighbor."""
         x = F.interpolate(x, scale_factor=self.scale_factor, mode='nearest')
-        return x[..., : guide.shape[2], : guide.shape[3]]
+        return crop(x, guide.shape[2:])
 
     def _shuffle(self, x: Tensor, guide: Tensor) -> Tensor:
         """Shuffle channels of ``x`` into pixels at the size of the guide."""
         x = F.pixel_shuffle(x, self.scale_factor)
-        return x[..., : guide.shape[2], : guide.shape[3]]
+        return crop(x, guide.shape[2:])
 
     def _pad(self, guide: Tensor, x: Tensor, kernel_size: int) -> Tensor:
         """Pad the guide with zeros for a convolution with stride s.

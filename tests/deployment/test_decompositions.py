@@ -54,6 +54,8 @@ def test_other_grid_samples_stay():
     nearest, reflection = 1, 2
     assert decompose(x, grid, nearest, 0, False) is NotImplemented
     assert decompose(x, grid, 0, reflection, False) is NotImplemented
+    volume = torch.randn(1, 3, 2, 5, 4), torch.randn(1, 2, 6, 7, 3)
+    assert decompose(*volume, 0, 0, False) is NotImplemented
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 3), (6, 6)])

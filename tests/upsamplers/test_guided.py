@@ -4,9 +4,17 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
-from mmsapa.upsamplers import A2U, FADE, SAPA, IndexNet
+from mmsapa.upsamplers import (
+    A2U,
+    FADE,
+    SAPA,
+    DySample,
+    IndexNet,
+    MaxUnpool,
+)
 
 LAYERS = [A2U, FADE, IndexNet]
+GUIDED = [*LAYERS, MaxUnpool, SAPA]
 
 
 @pytest.mark.parametrize('layer_type', LAYERS)
@@ -38,12 +46,38 @@ def test_trains_under_autocast(layer_type, device):
         assert tensor.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize('layer_type', LAYERS)
+@pytest.mark.skipif(
+    torch.__version__ < (2, 8), reason='tested from torch 2.8 on'
+)
+@pytest.mark.parametrize('layer_type', GUIDED)
+def test_an_exported_layer_takes_odd_and_even_sizes(layer_type):
+    layer = layer_type(8).eval()
+    dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    sizes = (2, 6, 7, 12, 14), (3, 5, 9, 10, 17), (2, 8, 4, 17, 8)
+    for n, h, w, *high in sizes:
+        args = torch.randn(n, 8, h, w), torch.randn(n, 8, *high)
+        if n == 2 and h == 6:
+            exported = torch.export.export(
+                layer, args, strict=False, dynamic_shapes=(dynamic, dynamic)
+            ).module()
+        torch.testing.assert_close(exported(*args), layer(*args))
+
+
+@pytest.mark.parametrize('layer_type', [*GUIDED, DySample])
+def test_no_images_make_no_maps(layer_type):
+    maps = torch.zeros(0, 8, 4, 5), torch.zeros(0, 8, 8, 10)
+    with torch.no_grad():  # PyTorch's pixel shuffle has no gradient of none
+        out = layer_type(8)(*maps[: 1 + (layer_type in GUIDED)])
+    assert out.shape == (0, 8, 8, 10)
+
+
+@pytest.mark.parametrize('layer_type', GUIDED)
 @pytest.mark.parametrize(
     ('x', 'guide', 'error', 'words'),
     [
         ((1, 6, 4, 4), None, TypeError, 'got x alone'),
         ((6, 4, 4), (1, 6, 8, 8), ValueError, r'\[6, 4, 4\]'),
+        ((2, 6, 4, 4), (1, 6, 8, 8), ValueError, r'same images, .*\[2, 6'),
         ((1, 6, 4, 4), (1, 3, 8, 8), ValueError, 'guide with 6'),
         ((1, 6, 8, 8), (1, 6, 4, 4), ValueError, 'swapped'),
         ((1, 6, 4, 4), (1, 6, 8, 10), ValueError, r'\[8, 10\] for \[4, 4\]'),
