@@ -12,7 +12,8 @@ from importlib import import_module
 __version__ = '0.1.0'
 
 # A config's custom_imports name this package, and mmengine, which reads the
-# config, is loaded by then. Whoever has not loaded it wants torch alone.
+# config, is loaded by then. Whoever has not loaded it wants torch alone, or
+# names mmsapa.openmmlab.
 if sys.modules.get('mmengine'):
     from . import openmmlab  # noqa: F401
 

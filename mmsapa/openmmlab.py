@@ -7,7 +7,7 @@ Importing this module registers ``sapa``, ``fade``, ``a2u``, ``indexnet``,
 mmengine; neither mmcv nor anything compiled.
 
 ``import mmsapa`` imports this module if mmengine was imported before, as it
-was wherever a config's ``custom_imports`` name ``mmsapa``.
+is where a config's ``custom_imports`` are the first to name ``mmsapa``.
 """
 
 import copy

@@ -58,8 +58,8 @@ def use_upsampler(
         upsampler (str | dict): A preset such as ``'sapa-b'`` or ``'carafe'``,
             a layer such as ``'sapa'``, or a dict with a layer, or a class,
             as ``type`` and its arguments.
-        example_input (Tensor | tuple | dict): As for :func:`find_steps`. The
-            model runs twice with it.
+        example_input (Tensor | tuple | Mapping): As for :func:`find_steps`.
+            The model runs twice with it.
         steps (Sequence[str], optional): Names of steps to replace. Default:
             all that meet a guide.
         prior (str, optional): The interpolation that SAPA starts as:

@@ -1,6 +1,7 @@
 """Finds, by one run of a model, where it interpolates a map and why."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 import torch.nn as nn
@@ -121,9 +122,9 @@ def find_steps(model: nn.Module, example_input) -> Steps:
 
     Args:
         model (nn.Module): Any model.
-        example_input (Tensor | tuple | dict): Its input; a tuple has its
-            arguments, a dict its arguments by name. Sides that are multiples
-            of the model's stride make whole scales.
+        example_input (Tensor | tuple | Mapping): Its input; a tuple has its
+            arguments, a mapping its arguments by name. Sides that are
+            multiples of the model's stride make whole scales.
 
     Returns:
         Steps: One :class:`Step` for each interpolation; ``print`` shows a
@@ -172,7 +173,8 @@ def run(model: nn.Module, example_input):
     model.eval()
     try:
         with torch.no_grad():
-            if isinstance(example_input, dict):
+            # Such as what Hugging Face's processors make, which is no dict.
+            if isinstance(example_input, Mapping):
                 return model(**example_input)
             if not isinstance(example_input, tuple):
                 example_input = (example_input,)

@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import pickle
+from collections import UserDict
 
 import pytest
 import torch
@@ -51,6 +52,12 @@ def test_steps_are_found_and_start_as_what_they_replace(case):
     for x, y in zip(flat(stir(model)(IMAGE)), flat(expected)):
         assert x.shape == y.shape
     assert (flat(model(IMAGE))[-1] - flat(expected)[-1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('kind', [dict, UserDict])
+def test_an_input_may_be_named(kind):
+    found = mmsapa.find_steps(UNet(), kind(image=IMAGE))
+    assert [step.name for step in found] == ['up.0', 'up.1']
 
 
 def test_every_layer_trains(case):
