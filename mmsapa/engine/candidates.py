@@ -284,7 +284,7 @@ def check_result(name, shape, dtype, device):
 # ---- models -----------------------------------------------------------------
 
 
-def model_runs(cfg, size, dtype, device):
+def model_runs(cfg, size, dtype, device, weights):
     """Make runs of one inference, and of the upsampling in it alone.
 
     Forward hooks record what the slots are called with in one inference;
@@ -295,6 +295,9 @@ def model_runs(cfg, size, dtype, device):
         size (tuple[int, int]): H and W of the image.
         dtype (str): Of autocast; float32 is without.
         device (str): 'cpu' or 'cuda'.
+        weights (dict[str, Tensor]): Of the candidates before, empty for the
+            first. This one takes them where it has them, and adds its own:
+            with others a detector would have other boxes to sort.
 
     Returns:
         tuple[Callable, Callable]: The two runs.
@@ -303,9 +306,12 @@ def model_runs(cfg, size, dtype, device):
     model = build_model(cfg)
     model.init_weights()
     model.to(device)
+    model.load_state_dict(weights, strict=False)
+    weights.update(model.state_dict())
 
     library = library_of(cfg)
     channels = 4 if library == 'mmsapa' else 3  # with a trimap
+    torch.manual_seed(0)
     image = torch.randn(1, channels, *size, device=device)
     samples = None
     if library == 'mmdet':

@@ -103,7 +103,7 @@ def test_too_large_a_shape_is_refused():
 def test_layers(run):
     _, result = run('layer', '--no-memory', '--shapes', '1x16x4x5x6')
     rows = by_candidate(result, 'forward+backward')
-    assert len(rows) == 9
+    assert len(rows) == 11
     assert [name for name in rows if 'reason' in rows[name]] == ['mmcv-carafe']
 
 
@@ -120,8 +120,9 @@ def test_models(run):
 
 def test_detectors_are_run_too(tmp_path):
     config = write_config(tmp_path / 'config.py', 'det', tmp_path)
+    weights = {}
     whole, upsampling = candidates.model_runs(
-        read_config(config), (64, 64), 'float32', 'cpu'
+        read_config(config), (64, 64), 'float32', 'cpu', weights
     )
     with FlopCounterMode(display=False) as counter:
         upsampling()
@@ -129,6 +130,13 @@ def test_detectors_are_run_too(tmp_path):
     with counter:
         whole()
     assert 0 < part < counter.get_total_flops()
+    # The next one has the same weights.
+    before = {name: x.clone() for name, x in weights.items()}
+    again = read_config(config), (64, 64), 'float32', 'cpu', weights
+    candidates.model_runs(*again)
+    assert before and all(
+        torch.equal(x, weights[k]) for k, x in before.items()
+    )
 
 
 @pytest.mark.skipif(

@@ -191,14 +191,14 @@ def run_models(args):
         torch.set_num_threads(threads)
         config, part, size = MODELS[model]
         size = args.size or size
-        runs, results = {}, {}
+        runs, results, weights = {}, {}, {}
         for name in args.candidates:
             bar.set_description(f'{model} building with {name}')
             cfg = read_config(ROOT / 'configs' / config)
             cfg.model[part].upsample_cfg = LAYERS[name]
             try:
                 whole, upsampling = candidates.model_runs(
-                    cfg, size, dtype, args.device
+                    cfg, size, dtype, args.device, weights
                 )
             except RuntimeError as error:  # no such kernel or dtype here
                 results[name, 'whole'] = dict(reason=timing.first_line(error))
