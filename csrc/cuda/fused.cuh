@@ -16,40 +16,75 @@ namespace mmsapa::cuda::fused {
 constexpr int kStaged = 8;  // channels between two barriers
 constexpr int kBlocks = 3;  // on a multiprocessor, as registers allow
 
-// Numbers of a word, which is what an asynchronous copy moves here.
+// Numbers that maps are fetched by, if they are whole in memory: where rows
+// are a multiple of them, and begin at such columns.
+constexpr int kVector = 4;
+
+// Numbers of a word, the least that an asynchronous copy moves: what 16-bit
+// maps are fetched by where vectors are not whole but words are.
 template <typename scalar_t>
 constexpr int kPerWord = kWordBytes / sizeof(scalar_t);
 
-// Whether words of a map are whole in memory: two 16-bit numbers are where
-// rows have an even width, and begin at even columns.
+// How many numbers of a map can be copied at once: kVector, those of a word,
+// or one.
 template <typename scalar_t>
-__device__ bool has_words(const scalar_t* map, int64_t width) {
-  return kPerWord<scalar_t> == 1 ||
-         (width % kPerWord<scalar_t> == 0 &&
-          reinterpret_cast<uintptr_t>(map) % kWordBytes == 0);
+__device__ int copied_at_once(const scalar_t* map, int64_t width) {
+  const auto address = reinterpret_cast<uintptr_t>(map);
+  const auto whole = [&](int numbers) {
+    return width % numbers == 0 && address % (numbers * sizeof(scalar_t)) == 0;
+  };
+  if (whole(kVector)) return kVector;
+  return whole(kPerWord<scalar_t>) ? kPerWord<scalar_t> : 1;
 }
 
-// The numbers of a word at column x that are inside a row.
-template <typename scalar_t>
-__device__ int inside_row(int64_t x, int64_t width) {
-  return x < 0 ? 0
-               : static_cast<int>(
-                     smaller(larger(width - x, 0), kPerWord<scalar_t>));
+// The numbers of a vector at column x that are inside a row.
+__device__ inline int inside_row(int64_t x, int64_t width) {
+  return x < 0 ? 0 : static_cast<int>(smaller(larger(width - x, 0), kVector));
 }
 
-// Begins to copy the first `inside` numbers of a word to shared memory. Words
-// that are not whole are copied at once.
+// Begins to copy to shared memory the first `inside` numbers of a vector in
+// each of `count` channels, as many at once as stated. Numbers of less than a
+// word are copied there and then.
 template <typename scalar_t>
-__device__ void fetch(scalar_t* to, const scalar_t* from, int inside,
-                      bool words) {
-  if (words) {
-    if (inside > 0) __pipeline_memcpy_async(to, from, kWordBytes);
+__device__ void fetch(scalar_t* to, int to_stride, const scalar_t* from,
+                      int64_t from_stride, int count, int inside,
+                      int at_once) {
+  constexpr int kWord = kPerWord<scalar_t>;
+  if (at_once == kVector) {
+    if (inside == 0) return;
+#pragma unroll 4
+    for (; count > 0; --count) {
+      __pipeline_memcpy_async(to, from, kVector * sizeof(scalar_t));
+      to += to_stride;
+      from += from_stride;
+    }
     return;
   }
+#pragma unroll 1
+  for (; count > 0; --count) {
 #pragma unroll
-  for (int j = 0; j < kPerWord<scalar_t>; ++j) {
-    if (j < inside) to[j] = from[j];
+    for (int j = 0; j < kVector; ++j) {
+      if (j >= inside) continue;
+      if (at_once < kWord) {
+        to[j] = from[j];
+      } else if (j % kWord == 0) {
+        __pipeline_memcpy_async(to + j, from + j, kWordBytes);
+      }
+    }
+    to += to_stride;
+    from += from_stride;
   }
+}
+
+// What has arrived, for the thread that has fetched it.
+template <typename scalar_t>
+__device__ void widen_vector(const scalar_t* from, acc_type<scalar_t>* to) {
+  using acc_t = acc_type<scalar_t>;
+  const auto narrow = *reinterpret_cast<const Pack<scalar_t, kVector>*>(from);
+  Pack<acc_t, kVector> wide;
+#pragma unroll
+  for (int j = 0; j < kVector; ++j) wide.lane[j] = widen(narrow.lane[j]);
+  *reinterpret_cast<Pack<acc_t, kVector>*>(to) = wide;
 }
 
 // A window map in the workspace is [images, tiles_y, tiles_x, K*K, kThreads]
@@ -153,17 +188,17 @@ class TileOfCells {
   using acc_t = acc_type<scalar_t>;
   using Window = acc_t[K * K][S * S];
 
-  // Columns on each side of the tile that are staged too; even, for words.
-  static constexpr int kHalo = (K / 2 + 1) / 2 * 2;
+  // Columns on each side of the tile that are staged too, in whole vectors.
+  static constexpr int kHalo = ceil_div(K / 2, kVector) * kVector;
   static constexpr int kWidth = kTileX + 2 * kHalo;
   static constexpr int kSize = kWidth * (kTileY + K - 1);
   static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
 
   struct Stage {
     // Two, so that one is filled while the other is read.
-    acc_t cells[2][kStaged][kSize];
+    alignas(kVector * sizeof(acc_t)) acc_t cells[2][kStaged][kSize];
     // Where 16-bit numbers arrive, for the thread that fetches them to widen.
-    alignas(kWordBytes)
+    alignas(kVector * sizeof(scalar_t))
         scalar_t arrived[kNarrow ? kStaged : 1][kNarrow ? kSize : 1];
   };
 
@@ -182,22 +217,19 @@ class TileOfCells {
     cell_x_ = tile_x + lane_x;
     cell_y_ = tile_y + lane_y;
     corner_ = lane_y * kWidth + lane_x + kHalo - K / 2;
+    const int at = vector();
+    const int64_t y = tile_y + at / kWidth - K / 2;
+    const int64_t x = tile_x + at % kWidth - kHalo;
+    source_ = y * shape.width + x;
+    inside_ = y >= 0 && y < shape.height ? inside_row(x, shape.width) : 0;
+    // What is outside stays 0.
+    for (int channel = first_channel(); channel < kStaged;
+         channel += kAtOnce) {
 #pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int at = first_of(i);
-      const int64_t y = tile_y + at / kWidth - K / 2;
-      const int64_t x = tile_x + at % kWidth - kHalo;
-      const bool inside = at < kSize && y >= 0 && y < shape.height;
-      source_[i] = y * shape.width + x;
-      inside_[i] = inside ? inside_row<scalar_t>(x, shape.width) : 0;
-      // What is outside stays 0.
-#pragma unroll
-      for (int j = 0; j < kWord; ++j) {
-        if (at >= kSize || j < inside_[i]) continue;
-        for (int channel = 0; channel < kStaged; ++channel) {
-          arrival(0, channel)[at + j] = narrow<scalar_t>(0);
-          arrival(1, channel)[at + j] = narrow<scalar_t>(0);
-        }
+      for (int j = 0; j < kVector; ++j) {
+        if (j < inside_) continue;
+        arrival(0, channel)[j] = narrow<scalar_t>(0);
+        arrival(1, channel)[j] = narrow<scalar_t>(0);
       }
     }
   }
@@ -294,8 +326,11 @@ class TileOfCells {
   }
 
  private:
-  static constexpr int kWord = kPerWord<scalar_t>;
-  static constexpr int kLoads = ceil_div(kSize, kThreads* kWord);
+  // A thread fetches the same vector in every kAtOnce-th staged channel; the
+  // last threads have none.
+  static constexpr int kVectors = kSize / kVector;
+  static constexpr int kAtOnce = kThreads / kVectors;
+  static_assert(kAtOnce > 0, "a stage has a thread for each vector");
   static constexpr int kAhead = 2;
 
   // Calls visit(the cell's window) for the channels [begin, end) of the image
@@ -305,8 +340,9 @@ class TileOfCells {
                                    int64_t begin, int64_t end, Visit visit) {
     const int64_t plane = shape_.height * shape_.width;
     low += ((band_.image + image_) * channels + begin) * plane;
+    const int at_once = copied_at_once(low, shape_.width);
     __syncthreads();  // the stage may be in use by a call before
-    fetch(0, low, end - begin);
+    fetch(0, low, end - begin, at_once);
     int half = 0;
     for (int64_t left = end - begin; left > 0; left -= kStaged) {
       wait_for_copies();
@@ -314,7 +350,7 @@ class TileOfCells {
       // Now this half is full, and nobody reads the other one any more.
       __syncthreads();
       low += kStaged * plane;
-      fetch(1 - half, low, left - kStaged);
+      fetch(1 - half, low, left - kStaged, at_once);
       const acc_t* cells = stage_.cells[half][0] + corner_;
       for (int i = static_cast<int>(smaller(left, kStaged)); i > 0; --i) {
         visit(cells);
@@ -324,47 +360,39 @@ class TileOfCells {
     }
   }
 
-  // The first cell, in a staged channel, of the thread's i-th word.
-  static __device__ int first_of(int i) {
-    return (threadIdx.x + i * kThreads) * kWord;
+  // In a staged channel, the thread's.
+  static __device__ int vector() { return threadIdx.x % kVectors * kVector; }
+
+  static __device__ int first_channel() {
+    const int channel = threadIdx.x / kVectors;
+    return channel < kAtOnce ? channel : kStaged;
   }
 
+  // Where the thread's vector of a channel arrives.
   __device__ scalar_t* arrival(int half, int channel) {
     if constexpr (kNarrow) {
-      return stage_.arrived[channel];
+      return stage_.arrived[channel] + vector();
     } else {
-      return stage_.cells[half][channel];
+      return stage_.cells[half][channel] + vector();
     }
   }
 
   // At most kStaged and at most `count` channels of low: [count, H, W].
-  __device__ void fetch(int half, const scalar_t* low, int64_t count) {
+  __device__ void fetch(int half, const scalar_t* low, int64_t count,
+                        int at_once) {
     const int64_t plane = shape_.height * shape_.width;
-    const bool words = has_words(low, shape_.width);
-    // More than two beside a window map, and registers would spill.
-#pragma unroll 2
-    for (int channel = 0; channel < kStaged; ++channel) {
-      if (channel >= count) return;
-#pragma unroll
-      for (int i = 0; i < kLoads; ++i) {
-        fused::fetch(arrival(half, channel) + first_of(i), low + source_[i],
-                     inside_[i], words);
-      }
-      low += plane;
-    }
+    const int first = first_channel();
+    const int rest = static_cast<int>(smaller(kStaged, count)) - first;
+    fused::fetch(arrival(half, first), kAtOnce * kSize,
+                 low + first * plane + source_, kAtOnce * plane,
+                 (rest + kAtOnce - 1) / kAtOnce, inside_, at_once);
   }
 
   // Each thread what it has fetched itself, so that no barrier is needed.
   __device__ void widen_arrived(int half) {
     if constexpr (kNarrow) {
-#pragma unroll
-      for (int channel = 0; channel < kStaged; ++channel) {
-#pragma unroll
-        for (int i = 0; i < kLoads * kWord; ++i) {
-          const int at = first_of(i / kWord) + i % kWord;
-          if (at >= kSize) continue;
-          stage_.cells[half][channel][at] = widen(stage_.arrived[channel][at]);
-        }
+      for (int c = first_channel(); c < kStaged; c += kAtOnce) {
+        widen_vector(arrival(half, c), stage_.cells[half][c] + vector());
       }
     }
   }
@@ -376,9 +404,9 @@ class TileOfCells {
   int64_t part_;
   int64_t cell_y_;
   int64_t cell_x_;
-  int corner_;              // of the cell's window in a staged channel
-  int64_t source_[kLoads];  // in a plane, of the words the thread fetches
-  int inside_[kLoads];      // numbers of such a word that are in the map
+  int corner_;      // of the cell's window in a staged channel
+  int64_t source_;  // in a plane, of the vector that the thread fetches
+  int inside_;      // numbers of it that are in the map
 };
 
 template <int N, int P, typename acc_t>

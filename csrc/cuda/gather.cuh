@@ -10,36 +10,46 @@
 
 namespace mmsapa::cuda::fused {
 
-constexpr int kKeys = 4;  // a thread's keys in x and in y
+constexpr int kKeys = kVector;  // a thread's keys in x and in y
 
 // A warp takes kKeys x kKeys keys, a block kWarps of these side by side; a
 // lane takes M channels. The rows of queries that see the keys pass by in
-// shared memory: `highs` for the block, lanes reading neighboring channels,
-// and `weights` for each warp, all lanes reading the same.
+// shared memory: `highs` for the block, lanes reading the same queries of
+// neighboring channels, and `weights` for each warp, all lanes reading the
+// same.
 template <int K, int S, int M, typename scalar_t>
 struct Gather {
   using acc_t = acc_type<scalar_t>;
 
   static constexpr int kChannels = 32 * M;
   static constexpr int kCells = kKeys + K - 1;  // in a row, that see a key
-  static constexpr int kQueries = (kKeys * kWarps + K - 1) * S;
-  static constexpr int kWord = kPerWord<scalar_t>;
-  static constexpr int kWords = kQueries / kWord;
+  // Queries on each side of those of the keys' own cells, in whole vectors.
+  static constexpr int kHalo = ceil_div(K / 2 * S, kVector) * kVector;
+  static constexpr int kQueries = kKeys * kWarps * S + 2 * kHalo;
+  // Vectors of neighboring channels are an odd number of them apart, so that
+  // lanes find theirs in different banks.
+  static constexpr int kStride = (kQueries / kVector | 1) * kVector;
   static constexpr bool kNarrow = sizeof(scalar_t) < sizeof(acc_t);
-  static_assert(S % kWord == 0, "rows of queries are made of words");
+  static_assert(kKeys * S % kVector == 0, "queries of a warp are vectors");
 
-  acc_t highs[kQueries][kChannels + 1];  // padded: written across channels
+  using Vector = Pack<acc_t, kVector>;
+
+  alignas(Vector) acc_t highs[kChannels][kStride];
   Pack<acc_t, kKeys> weights[kWarps][S][kCells * S][kKeys];
   // Where 16-bit numbers arrive, for the thread that fetches them to widen.
-  alignas(kWordBytes)
-      scalar_t arrived[kNarrow ? kChannels : 1][kNarrow ? kQueries : 1];
+  alignas(kVector * sizeof(scalar_t))
+      scalar_t arrived[kNarrow ? kChannels : 1][kNarrow ? kStride : 1];
 
   __device__ scalar_t* arrival(int channel, int query) {
     if constexpr (kNarrow) {
       return &arrived[channel][query];
     } else {
-      return &highs[query][channel];
+      return &highs[channel][query];
     }
+  }
+
+  __device__ Vector& vector(int channel, int query) {
+    return *reinterpret_cast<Vector*>(&highs[channel][query]);
   }
 
   static int64_t blocks(const Shape& shape, const Band& band,
@@ -51,11 +61,12 @@ struct Gather {
 };
 
 template <int K, int S, int M, typename scalar_t>
-__global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
-    Shape shape, Band band, int64_t channels,
-    const Phases<S, scalar_t>* window_map,  // [images, tiles, K*K, kThreads]
-    const scalar_t* high,                   // [N, channels, Hq, Wq]
-    scalar_t* low)                          // [N, channels, H, W]
+__global__ void __launch_bounds__(kThreads, M == 1 ? 4 : kBlocks)
+    gather_kernel(Shape shape, Band band, int64_t channels,
+                  const Phases<S, scalar_t>*
+                      window_map,        // [images, tiles, K*K, kThreads]
+                  const scalar_t* high,  // [N, channels, Hq, Wq]
+                  scalar_t* low)         // [N, channels, H, W]
 {
   using G = Gather<K, S, M, scalar_t>;
   using acc_t = acc_type<scalar_t>;
@@ -80,20 +91,21 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
   const int64_t first = (band.image + image) * channels + channel;
   high += first * high_plane;
 
-  // The thread fetches one word of a row of queries in every kAtOnce-th
+  // The thread fetches one vector of a row of queries in every kAtOnce-th
   // channel: neighbors read what is side by side in memory.
-  constexpr int kAtOnce = kThreads / G::kWords;
-  const bool fetches = threadIdx.x < kAtOnce * G::kWords;
-  const int fetch_begin = threadIdx.x / G::kWords;
+  constexpr int kVectors = G::kQueries / kVector;
+  constexpr int kAtOnce = kThreads / kVectors;
+  const bool fetches = threadIdx.x < kAtOnce * kVectors;
+  const int fetch_begin = threadIdx.x / kVectors;
   const int fetch_end = fetches ? count : 0;
-  const int query = threadIdx.x % G::kWords * G::kWord;
-  const int64_t query_x = (block_x - K / 2) * S + query;
-  const int inside = inside_row<scalar_t>(query_x, shape.query_width);
-  const bool words = has_words(high, shape.query_width);
+  const int query = threadIdx.x % kVectors * kVector;
+  const int64_t query_x = block_x * S - G::kHalo + query;
+  const int inside = inside_row(query_x, shape.query_width);
+  const int at_once = copied_at_once(high, shape.query_width);
   // What is outside stays 0.
   for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
 #pragma unroll
-    for (int j = 0; j < G::kWord; ++j) {
+    for (int j = 0; j < kVector; ++j) {
       if (j >= inside) *shared.arrival(c, query + j) = narrow<scalar_t>(0);
     }
   }
@@ -139,39 +151,44 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
       if (query_y >= shape.query_height) break;
       if (phase_y > 0) __syncthreads();  // as above
       const scalar_t* from = high + query_y * shape.query_width + query_x;
-      for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
-        fetch(shared.arrival(c, query), from + c * high_plane, inside, words);
-      }
+      fetch(shared.arrival(fetch_begin, query), kAtOnce * G::kStride,
+            from + fetch_begin * high_plane, kAtOnce * high_plane,
+            (fetch_end - fetch_begin + kAtOnce - 1) / kAtOnce, inside,
+            at_once);
       wait_for_copies();
       if constexpr (G::kNarrow) {
         for (int c = fetch_begin; c < fetch_end; c += kAtOnce) {
-#pragma unroll
-          for (int j = 0; j < G::kWord; ++j) {
-            shared.highs[query + j][c] = widen(shared.arrived[c][query + j]);
-          }
+          widen_vector(shared.arrival(c, query), &shared.highs[c][query]);
         }
       }
       __syncthreads();
 
+      // From the first vector on that has a query of a cell that sees a key.
+      constexpr int kBefore = G::kHalo - K / 2 * S;
 #pragma unroll
-      for (int q = 0; q < G::kCells * S; ++q) {
-        acc_t factor[M];
+      for (int v = 0; v < kBefore + G::kCells * S; v += kVector) {
+        typename G::Vector factor[M];
 #pragma unroll
         for (int m = 0; m < M; ++m) {
-          factor[m] = shared.highs[warp * kKeys * S + q][lane + 32 * m];
+          factor[m] = shared.vector(lane + 32 * m, warp * kKeys * S + v);
         }
 #pragma unroll
         for (int y = 0; y < kKeys; ++y) {
           if (top + y < 0 || top + y >= K) continue;
-          const Pack<acc_t, kKeys> weight =
-              shared.weights[warp][phase_y][q][y];
 #pragma unroll
-          for (int x = 0; x < kKeys; ++x) {
-            const int dx = x + K - 1 - q / S;
-            if (dx < 0 || dx >= K) continue;
+          for (int j = 0; j < kVector; ++j) {
+            const int q = v + j - kBefore;
+            if (q < 0 || q >= G::kCells * S) continue;
+            const Pack<acc_t, kKeys> weight =
+                shared.weights[warp][phase_y][q][y];
 #pragma unroll
-            for (int m = 0; m < M; ++m) {
-              sum[y][x][m] += weight.lane[x] * factor[m];
+            for (int x = 0; x < kKeys; ++x) {
+              const int dx = x + K - 1 - q / S;
+              if (dx < 0 || dx >= K) continue;
+#pragma unroll
+              for (int m = 0; m < M; ++m) {
+                sum[y][x][m] += weight.lane[x] * factor[m].lane[j];
+              }
             }
           }
         }
@@ -187,11 +204,11 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
   for (int y = 0; y < kKeys; ++y) {
     __syncthreads();  // the queries, or the row before, are done with
 #pragma unroll
-    for (int x = 0; x < kKeys; ++x) {
+    for (int m = 0; m < M; ++m) {
+      typename G::Vector keys;
 #pragma unroll
-      for (int m = 0; m < M; ++m) {
-        shared.highs[warp * kKeys + x][lane + 32 * m] = sum[y][x][m];
-      }
+      for (int x = 0; x < kKeys; ++x) keys.lane[x] = sum[y][x][m];
+      shared.vector(lane + 32 * m, warp * kKeys) = keys;
     }
     __syncthreads();
     if (key_y + y >= band.end) return;
@@ -199,7 +216,7 @@ __global__ void __launch_bounds__(kThreads, M == 1 ? 4 : 3) gather_kernel(
     if (block_x + x >= shape.width) continue;
     for (int c = threadIdx.x / kRow; c < count; c += kThreads / kRow) {
       low[c * plane + y * shape.width + x] =
-          narrow<scalar_t>(shared.highs[x][c]);
+          narrow<scalar_t>(shared.highs[c][x]);
     }
   }
 }

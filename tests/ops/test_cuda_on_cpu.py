@@ -143,8 +143,10 @@ def test_fused_kernels_equal_reference(sizes, short, kernel_size, dtype, run):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('kernel_size', [5, 3])
-def test_maps_may_begin_anywhere(kernel_size, dtype, run):
-    inputs, grad, *sizes = case((1, 9, 10, 5, 34), kernel_size, 2, dtype, 0)
+# Fetched by words, or by whole vectors.
+@pytest.mark.parametrize('width', [34, 36])
+def test_maps_may_begin_anywhere(width, kernel_size, dtype, run):
+    inputs, grad, *sizes = case((1, 9, 10, 5, width), kernel_size, 2, dtype, 0)
     first = compute(run, inputs, grad, *sizes)
     moved = [one_further(x) for x in inputs]
     again = compute(run, moved, one_further(grad), *sizes)
@@ -156,11 +158,12 @@ def test_maps_may_begin_anywhere(kernel_size, dtype, run):
 @pytest.mark.parametrize(('kernel_size', 'scale'), [(5, 2), (3, 2), (3, 3)])
 @pytest.mark.parametrize('short', [0, 1])
 @pytest.mark.parametrize('at_end', [False, True])
+@pytest.mark.parametrize('width', [34, 36])
 def test_nothing_beyond_the_maps_is_read(
-    at_end, short, kernel_size, scale, dtype, run
+    width, at_end, short, kernel_size, scale, dtype, run
 ):
     inputs, grad, *sizes = case(
-        (1, 9, 10, 5, 34), kernel_size, scale, dtype, short
+        (1, 9, 10, 5, width), kernel_size, scale, dtype, short
     )
     maps = [fenced(x, at_end) for x in inputs]
     compute(run, maps, fenced(grad, at_end), *sizes)
