@@ -126,14 +126,17 @@ tables: env
 	  --out docs/tables/published.md docs/tables/published.json
 
 COMPARE := $(BIN)/python tools/analysis_tools/compare_upsamplers.py \
-  --seeds 0 1 2 $(COMPARE_FLAGS)
+  --seeds 0 1 2 --baseline bilinear $(COMPARE_FLAGS)
+COMPARED := sapa-i sapa-b sapa-g sapa-b-bilinear sapa-g-bilinear
 
 # Nothing else should run in the end, when times are measured.
 compare: env
 	$(BIN)/python tools/make_demo_data.py --layout ade
-	$(COMPARE) --out work_dirs/comparison
-	$(COMPARE) --out work_dirs/comparison-fine-tuned --config \
-	  configs/demo/segformer_mit-mini_sapa-g_demo-fine-tuned.py
+	$(COMPARE) --out work_dirs/comparison \
+	  --upsamplers nearest bilinear carafe $(COMPARED)
+	$(COMPARE) --out work_dirs/comparison-fine-tuned \
+	  --upsamplers nearest bilinear carafe dysample $(COMPARED) \
+	  --config configs/demo/segformer_mit-mini_sapa-g_demo-fine-tuned.py
 
 pictures: demo demo-det demo-depth demo-matting compare
 	tools/make_pictures.sh
