@@ -15,7 +15,17 @@ from mmsapa.evaluation.paired import (
 # Figures that are compared by pairs, and whether higher is better. The first
 # that a model has is its headline.
 HIGHER_IS_BETTER = dict(
-    mIoU=True, mBIoU=True, d1=True, abs_rel=False, SAD=False, MSE=False
+    mIoU=True,
+    mBIoU=True,
+    d1=True,
+    abs_rel=False,
+    rmse=False,
+    dbe_acc=False,
+    dbe_comp=False,
+    SAD=False,
+    MSE=False,
+    Grad=False,
+    Conn=False,
 )
 
 
