@@ -7,11 +7,8 @@ from pathlib import Path
 import mmengine.fileio
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from mmsapa.engine.config import (
-    ConfigError,
-    kind_of,
-    leaf_datasets,
-)
+from mmsapa.datasets.matting_loading import read_gray
+from mmsapa.engine.config import ConfigError, kind_of, leaf_datasets
 from mmsapa.engine.images import (
     IMAGES,
     ImageError,
@@ -199,6 +196,22 @@ def add_trimaps(cfg, items, folder):
         path = find_file(item, folder, 'trimap', suffixes)
         found.append(item._replace(info=dict(item.info, trimap_path=path)))
     return found
+
+
+def read_trimap(item):
+    """Read the trimap of an image, which those for mattors have.
+
+    Args:
+        item (Item): Of :func:`add_trimaps` or of test data.
+
+    Returns:
+        np.ndarray | None: uint8, [H, W].
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    path = item.info.get('trimap_path')
+    return path and read_gray(path)
 
 
 def check_ground_truth(cfg, items, classes):

@@ -8,6 +8,8 @@ from multiprocessing import Pool
 
 from rich.progress import track
 
+from mmsapa.errors import UserError
+
 # What is added to the name of a file that is not complete.
 PARTIAL = '.partial'
 
@@ -31,6 +33,24 @@ def map_in_processes(function, items, description, nproc=None):
         return [*track(map(function, items), **progress)]
     with _pool(nproc) as pool:
         return [*track(pool.imap(function, items, 8), **progress)]
+
+
+def make_folder(path):
+    """Make a folder to write into, and those that it is in.
+
+    Args:
+        path (str | Path): The folder; it may exist.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'{path}: expected a folder, got one that cannot be made '
+            f'({error}); name another.'
+        ) from error
 
 
 def write_once(write, path):

@@ -123,18 +123,26 @@ def candidate_config(cfg, name, seed, initial_state, rate=None, split='test'):
 
 
 def _metrics(cfg):
+    """Choose the metrics; what counts and where is the config's own."""
     kind = kind_of(cfg)
     if kind == 'mattor':
         return [dict(type='mmsapa.MattingMetric')]
     if kind == 'segmentor':
+        labels = _own(cfg, 'IoUMetric', 'ignore_index')
+        edges = _own(cfg, 'BoundaryIoU', 'ignore_index', 'dilation_ratio')
         return [
-            dict(type='mmseg.IoUMetric', iou_metrics=['mIoU']),
-            dict(type='mmsapa.BoundaryIoU'),
+            dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'], **labels),
+            dict(type='mmsapa.BoundaryIoU', **{**labels, **edges}),
         ]
-    own = [x for x in evaluators(cfg) if type_name(x) == 'DepthMetric']
     limits = 'min_depth_eval', 'max_depth_eval', 'crop_type'
-    kept = {key: own[0][key] for key in limits if own and key in own[0]}
+    kept = _own(cfg, 'DepthMetric', *limits)
     return [dict(type='mmsapa.DepthMetric', boundaries=True, **kept)]
+
+
+def _own(cfg, metric, *keys):
+    """The settings of a metric of the config's test evaluator."""
+    own = [x for x in evaluators(cfg) if type_name(x) == metric]
+    return {key: own[0][key] for key in keys if own and key in own[0]}
 
 
 class SameConditions(Hook):
@@ -231,7 +239,8 @@ def train_and_test(cfg, tell):
         # Slots draw their weights when training starts.
         set_random_seed(cfg.randomness.seed)
         runner.train()
-    metrics = {k: round(float(v), 4) for k, v in runner.test().items()}
+    # The MSE of a matte may be small.
+    metrics = {k: float(f'{v:.6g}') for k, v in runner.test().items()}
     images.save(images_of(cfg), metrics)
     peak = hook.peak_bytes
     if not peak:  # in a checkpoint of an older version

@@ -131,4 +131,4 @@ def _read(path):
 
 def _list(figures):
     """Round figures for a JSON file, which has null for NaN."""
-    return [None if np.isnan(x) else round(float(x), 4) for x in figures]
+    return [None if np.isnan(x) else float(f'{x:.6g}') for x in figures]

@@ -9,6 +9,7 @@ import cv2
 import mmcv
 import numpy as np
 
+from mmsapa.datasets.processes import make_folder
 from mmsapa.engine.checkpoint import shorten
 from mmsapa.engine.config import ConfigError
 from mmsapa.visualization import Detections
@@ -218,21 +219,9 @@ def png_or_folder(text):
     return path
 
 
-def make_folder(path):
-    """Make a folder for pictures.
-
-    Args:
-        path (Path): The folder; it may exist.
-
-    Raises:
-        ConfigError: If it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f'--out: expected a folder, got {path}: {error}.'
-        ) from error
+def is_png(path):
+    """Whether :func:`png_or_folder` names a file."""
+    return path.suffix.lower() == '.png'
 
 
 def save(figure, path):

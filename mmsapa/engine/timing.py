@@ -236,13 +236,6 @@ def environment(device):
     Returns:
         dict[str, str | None]: From ``machine`` to ``command``.
     """
-    root = Path(__file__).parents[2]
-    commit = subprocess.run(
-        ['git', '-C', root, 'describe', '--always', '--dirty'],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     if device == 'cuda':
         machine = torch.cuda.get_device_name()
     else:
@@ -255,10 +248,25 @@ def environment(device):
         cuda=torch.version.cuda,
         mmcv=mmcv.__version__,
         mmsapa=mmsapa.__version__,
-        commit=commit.stdout.strip() or None,
+        commit=_commit(),
         date=time.strftime('%Y-%m-%d %H:%M'),
         command=' '.join(['python', *sys.argv]),
     )
+
+
+def _commit():
+    """The commit of the clone, where there is one, and git."""
+    root = Path(__file__).parents[2]
+    try:
+        found = subprocess.run(
+            ['git', '-C', root, 'describe', '--always', '--dirty'],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() or None
 
 
 def _cpu_name():

@@ -37,6 +37,15 @@ def test_the_better_one_has_more_or_less_as_the_figure_is(run):
     assert compare_pairs(ours, ours) == dict(d1=same, abs_rel=same)
 
 
+def test_small_differences_are_kept(run):
+    figures = np.linspace(0.002, 0.006, 9)
+    theirs = [run('theirs', MSE=parts_of(figures))]
+    ours = [run('ours', MSE=parts_of(figures - 4e-5))]
+    found = compare_pairs(ours, theirs)['MSE']
+    assert found['difference'] == pytest.approx(-4e-5, rel=1e-4)
+    assert found['low'] <= found['high'] < 0
+
+
 def test_classes_are_compared_one_by_one(run):
     union = np.random.default_rng(0).integers(50, 99, (9, 3))
     union[:, 2] = 0

@@ -197,3 +197,21 @@ def test_bad_arguments_are_named(arguments, words, run, capsys):
     with pytest.raises(SystemExit):
         run(*arguments)
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_place_that_cannot_be_is_named_before_anything_is_timed(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / 'file'
+    file.touch()
+    for command in ('operator', 'model'):
+        words = PATH, command, '--device', 'cpu', '--out', str(file)
+        monkeypatch.setattr(sys, 'argv', [*words])
+        with pytest.raises(SystemExit, match='file: expected a folder, got'):
+            main()
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    assert timing.environment('cpu')['commit']
+    monkeypatch.setenv('PATH', '')
+    assert timing.environment('cpu')['commit'] is None

@@ -2,10 +2,12 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from ..helpers import (
     COMMON,
@@ -22,6 +24,7 @@ from ..helpers import (
 pytest.importorskip('mmseg')
 
 from mmsapa.engine import controlled_comparison as controlled  # noqa: E402
+from mmsapa.engine.inference import load_model  # noqa: E402
 from mmsapa.engine.runner import load_config  # noqa: E402
 
 TOOL = 'analysis_tools/compare_upsamplers'
@@ -81,7 +84,25 @@ def test_what_is_measured_of_depth_is_as_the_config_limits_it(scope):
     assert made.default_hooks.checkpoint.save_best is None
 
 
-def test_mattors_are_compared(tmp_path, scope):
+def test_what_is_measured_of_labels_is_as_the_config_says(scope):
+    scope('mmseg')
+    cfg = load_config(
+        str(ROOT / 'configs/demo/segformer_mit-mini_sapa-g_demo.py')
+    )
+    own = dict(type='mmsapa.BoundaryIoU', dilation_ratio=0.01)
+    for edges, expected in ((own, dict(own, ignore_index=254)), (None, {})):
+        labels = dict(type='IoUMetric', iou_metrics=['mFscore'])
+        labels['ignore_index'] = 254
+        cfg.test_evaluator = [labels, *([edges] if edges else [])]
+        made = controlled.candidate_config(cfg, 'sapa-b', 0, Path('init.pth'))
+        assert made.test_evaluator == [
+            dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
+            | dict(ignore_index=254),
+            expected or dict(type='mmsapa.BoundaryIoU', ignore_index=254),
+        ]
+
+
+def test_mattors_are_compared(tmp_path, scope, monkeypatch):
     root = make_data(tmp_path, 'matting', 4, 1)
     path = write_config(
         tmp_path / 'config.py', 'matting', root, COMMON + QUICK
@@ -96,3 +117,15 @@ def test_mattors_are_compared(tmp_path, scope):
     assert all(result[key] > 0 for key in ('SAD', 'MSE', 'Grad'))
     assert result['Conn'] >= 0  # 0 where a matte is connected as the true one
     check_images(cfg, result, 'SAD', 'MSE', 'Grad', 'Conn')
+    # The picture of it is one of mattes.
+    tool = runpy.run_path(str(ROOT / f'tools/{TOOL}.py'))
+    rows = []
+    monkeypatch.setitem(
+        tool['draw'].__globals__,
+        'draw_comparison',
+        lambda x, *rest: rows.extend(x) or Figure(),
+    )
+    last = str(Path(cfg.work_dir, 'iter_1.pth'))
+    models = {'sapa-i': load_model(cfg, last, 'cpu', '')}
+    tool['draw'](cfg, models, tmp_path / 'picture.png')
+    assert [row.kind for row in rows] == ['mattes']

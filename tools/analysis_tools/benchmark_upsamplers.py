@@ -39,8 +39,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mmsapa.datasets.processes import make_folder
 from mmsapa.engine import candidates, timing
 from mmsapa.engine.candidates import LAYERS, OPERATORS, SHAPES, Shape
+from mmsapa.engine.cli import interruptible
 from mmsapa.engine.config import read_config
 from mmsapa.visualization.timing import draw, markdown
 
@@ -73,8 +75,7 @@ CANDIDATES = dict(
 # call may or may not have to fetch its result's pages from the system,
 # whatever came before it, and that takes as long as the call.
 KEEPING_MALLOC = dict(
-    MALLOC_MMAP_MAX_='0',
-    MALLOC_TRIM_THRESHOLD_=str(1 << 40),
+    MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(1 << 40)
 )
 
 
@@ -83,9 +84,6 @@ def keep_memory():
     if not KEEPING_MALLOC.items() <= os.environ.items():
         os.environ.update(KEEPING_MALLOC)
         os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
-# ---- subcommands ------------------------------------------------------------
 
 
 cpu_extra_bytes = functools.cache(
@@ -320,12 +318,13 @@ def parse_args():
     return args
 
 
+@interruptible('Stopped; what was measured is not kept.')
 def main():
     args = parse_args()
     if args.subcommand == 'show':
-        path = args.file
-        result = json.loads(path.read_text())
+        result = json.loads((path := args.file).read_text())
     else:
+        make_folder(args.out)
         cuda = args.device == 'cuda'
         result = dict(
             subcommand=args.subcommand,
@@ -334,7 +333,6 @@ def main():
             bandwidth=timing.copy_bandwidth() if cuda else None,
             rows=args.run(args),
         )
-        args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f'{args.subcommand}-{args.device}.json'
         path.write_text(json.dumps(result, indent=1))
     text = markdown(result)

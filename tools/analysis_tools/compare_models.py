@@ -34,17 +34,18 @@ from mmsapa.datasets.ground_truth import (
     add_maps,
     add_trimaps,
     check_ground_truth,
+    read_trimap,
     test_data,
     test_items,
 )
-from mmsapa.datasets.matting_loading import read_gray
+from mmsapa.datasets.processes import make_folder
 from mmsapa.engine.cli import interruptible
 from mmsapa.engine.config import kind_of
 from mmsapa.engine.images import (
     ImageError,
     color_or_image,
     find_images,
-    make_folder,
+    is_png,
     png_or_folder,
     read_image,
     report,
@@ -163,14 +164,13 @@ def compare(items, models, args, skipped):
                 found.masks is not None for found in predictions.values()
             ):
                 ground_truth = ground_truth._replace(masks=None)
-            trimap = item.info.get('trimap_path')
             yield Comparison(
                 image,
                 predictions,
                 ground_truth,
                 args.boxes,
                 item.name,
-                trimap and read_gray(trimap),
+                read_trimap(item),
             )
 
 
@@ -199,7 +199,7 @@ def run(args):
             f'--background: expected mattors, got a {kind_of(cfg)}; leave it '
             'out.'
         )
-    single = args.out.suffix == '.png'
+    single = is_png(args.out)
     make_folder(args.out.parent if single else args.out)
     # Before models are loaded, to report a wrong name at once.
     items, skipped = read_items(cfg, args)

@@ -34,8 +34,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 
-from mmsapa.datasets.ground_truth import build_data, test_data, test_items
-from mmsapa.datasets.processes import complete_file
+from mmsapa.datasets.ground_truth import (
+    build_data,
+    read_trimap,
+    test_data,
+    test_items,
+)
+from mmsapa.datasets.processes import complete_file, make_folder
 from mmsapa.engine import controlled_comparison as controlled
 from mmsapa.engine import (
     image_figures,
@@ -47,7 +52,7 @@ from mmsapa.engine import (
 from mmsapa.engine.cli import KeyValues, command_line, interruptible
 from mmsapa.engine.comparison_page import render
 from mmsapa.engine.config import ConfigError, find_slots, kind_of
-from mmsapa.engine.images import make_folder, read_image, save
+from mmsapa.engine.images import read_image, save
 from mmsapa.evaluation.complexity import count
 from mmsapa.upsamplers.presets import PRESETS
 from mmsapa.visualization import Comparison, draw_comparison
@@ -201,20 +206,19 @@ def read_run(cfg, by_class):
 def draw(cfg, models, path):
     """Draw what the models predict in the first test images."""
     data = test_data(cfg)
-    rows = []
-    for item in test_items(cfg, data, range(min(IMAGES, len(data)))):
-        predictions = {
-            name: inference.predict(model, item, 0)
-            for name, model in models.items()
-        }
-        rows.append(
-            Comparison(
-                read_image(item),
-                predictions,
-                item.ground_truth,
-                name=item.name,
-            )
+    rows = [
+        Comparison(
+            read_image(item),
+            {
+                name: inference.predict(model, item, 0)
+                for name, model in models.items()
+            },
+            item.ground_truth,
+            name=item.name,
+            trimap=read_trimap(item),
         )
+        for item in test_items(cfg, data, range(min(IMAGES, len(data))))
+    ]
     meta = inference.metainfo_of(cfg)
     legend = inference.legend_of(meta, kind_of(cfg))
     save(draw_comparison(rows, *legend), path)

@@ -19,12 +19,13 @@ from mmengine.device import get_device
 from tqdm import tqdm
 
 from mmsapa.datasets.ground_truth import add_trimaps
+from mmsapa.datasets.processes import make_folder
 from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.config import library_of
 from mmsapa.engine.images import (
     ImageError,
     find_images,
-    make_folder,
+    is_png,
     png_or_folder,
     report,
     save,
@@ -51,7 +52,7 @@ def run(args):
     items, skipped = find_images(args.images)
     if not args.list:
         items = add_trimaps(cfg, items, args.trimaps)
-    single = args.out.suffix == '.png'
+    single = is_png(args.out)
     if single and len(items) > 1:
         sys.exit(
             f'--out: expected a folder for {len(items)} images, got the file '
