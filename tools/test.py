@@ -1,6 +1,8 @@
 """Test a segmentor, depth estimator, detector or mattor."""
 
+from mmsapa.datasets.checks import check_file_names
 from mmsapa.engine.cli import argument_parser, interruptible
+from mmsapa.engine.config import kind_of
 from mmsapa.engine.evaluation_options import prepare_test
 from mmsapa.engine.runner import (
     build_runner,
@@ -53,7 +55,11 @@ def main():
     check_checkpoint(args.checkpoint)
     check_data(cfg, 'test_dataloader')
     cfg.load_from, cfg.resume = args.checkpoint, False
-    build_runner(cfg).test()
+    runner = build_runner(cfg)
+    # Other metrics that write files look at the names themselves.
+    if args.show_dir or (args.out and kind_of(cfg) == 'segmentor'):
+        check_file_names(runner.test_loop.dataloader.dataset)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -117,6 +117,28 @@ def check_loop(split, model, dataset, metrics=()):
                 _check_evaluator(api, infos, classes)
 
 
+def check_file_names(dataset):
+    """Check that predictions of all images can lie in one folder.
+
+    Args:
+        dataset (BaseDataset): Of test images.
+
+    Raises:
+        ConfigError: If two images have one name.
+    """
+    images = {}
+    for index in range(len(dataset)):
+        path = dataset.get_data_info(index).get('img_path')
+        name = osp.splitext(osp.basename(path or str(index)))[0]
+        other = images.setdefault(name, path)
+        if other != path:
+            raise ConfigError(
+                f'{path}: expected an image of another name than {other}, as '
+                "each one's prediction goes into one folder by its name; test "
+                'them one after the other, or rename one.'
+            )
+
+
 def _leaves(dataset):
     inner = [*getattr(dataset, 'datasets', ())]
     if hasattr(dataset, 'dataset'):

@@ -12,6 +12,7 @@ from PIL import Image
 from mmsapa.datasets.matting_loading import check_size, read_gray
 from mmsapa.datasets.processes import (
     complete_file,
+    make_folder,
     map_in_processes,
     write_once,
 )
@@ -53,7 +54,7 @@ def compose_test_set(root, bg_folders, out=None, nproc=None):
     out = out or root
     tasks = _plan(root, bg_folders)
     for name in ('merged', 'trimaps', 'alpha'):
-        os.makedirs(osp.join(out, 'Test_set', name), exist_ok=True)
+        make_folder(osp.join(out, 'Test_set', name))
     # Here, since composites in several processes share an alpha map.
     for alpha, target in {(x['alpha'], _targets(x)[1]) for x in tasks}:
         write_once(partial(shutil.copyfile, alpha), osp.join(out, target))

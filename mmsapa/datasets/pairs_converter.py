@@ -17,12 +17,15 @@ from PIL import Image
 
 from mmsapa.datasets.processes import (
     complete_file,
+    make_folder,
     map_in_processes,
     write_once,
 )
 from mmsapa.engine.config import ConfigError
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm')
+# Those of the data sets that read what is written, and others.
+KEPT = ('.jpg', '.jpeg', '.png')
+IMAGES = (*KEPT, '.bmp', '.ppm')
 WEIGHTS = 'class_weights.json'
 
 
@@ -53,8 +56,9 @@ def convert_pairs(
 ) -> dict[str, int]:
     """Write pairs in the layout of MMSegmentation, or what is not there yet.
 
-    Every pair is read and checked. ``out`` gets ``images/SPLIT/NAME`` with
-    the image's own suffix, ``annotations/SPLIT/NAME.png``, and in the end
+    Every pair is read and checked. ``out`` gets ``images/SPLIT/NAME``, a
+    JPEG file as it is, and otherwise a PNG file,
+    ``annotations/SPLIT/NAME.png``, and in the end
     ``class_weights.json`` with the weights of
     :func:`median_frequency_weights` in the training split, for
     :class:`mmsapa.seg.BalancedCrossEntropyLoss`. A file gets its name only
@@ -78,12 +82,13 @@ def convert_pairs(
 
     Raises:
         ConfigError: If a file cannot be read, an image and its label map
-            differ in size, or a label is none of the classes.
+            differ in size, a label is none of the classes, or nothing can be
+            written.
     """
     splits = Counter(pair.split for pair in pairs)
     for split in splits:
         for kind in 'images', 'annotations':
-            os.makedirs(osp.join(out, kind, split), exist_ok=True)
+            make_folder(osp.join(out, kind, split))
     work = partial(
         _convert,
         out=out,
@@ -163,14 +168,22 @@ def files_by_stem(folder: str, suffixes: Sequence[str] = IMAGES) -> dict:
         dict[str, str]: Files by stem, in order of name.
 
     Raises:
-        ConfigError: If there is no such folder, or nothing in it.
+        ConfigError: If there is no such folder, nothing in it, or two files
+            of one stem.
     """
     names = sorted(os.listdir(folder)) if osp.isdir(folder) else []
-    files = {
-        osp.splitext(name)[0]: osp.join(folder, name)
-        for name in names
-        if name.lower().endswith(tuple(suffixes)) and name[0] != '.'
-    }
+    files = {}
+    for name in names:
+        stem, suffix = osp.splitext(name)
+        if suffix.lower() not in suffixes or name[0] == '.':
+            continue
+        path = osp.join(folder, name)
+        if stem in files:
+            raise ConfigError(
+                f'{path}: expected one file of this name, got '
+                f'{osp.basename(files[stem])} too; take one of them away.'
+            )
+        files[stem] = path
     if not files:
         raise ConfigError(
             f'{folder}: expected a folder of files {" ".join(suffixes)}, got '
@@ -220,36 +233,41 @@ def _convert(pair, out, read, num_classes, reduce_zero_label, resize):
             f'{first + num_classes - 1}, and {none} for none, got '
             f'{labels[wrong][0]}; take the label maps of this data set.'
         )
-    try:
-        with Image.open(pair.image) as image:
-            size = image.size[::-1]
-            differs = size != labels.shape
-            if differs and (not resize or not _alike(size, labels.shape)):
-                raise ConfigError(
-                    f'{pair.label}: expected a label map of the size of '
-                    f'{pair.image}, {size[1]} x {size[0]}, got '
-                    f'{labels.shape[1]} x {labels.shape[0]}; they do not '
-                    'belong together.'
-                )
-            suffix = '.png' if differs else osp.splitext(pair.image)[1].lower()
-            path = osp.join(out, 'images', pair.split, pair.name + suffix)
-            if differs:
-                image = image.convert('RGB')
-                image = image.resize(labels.shape[::-1], Image.BICUBIC)
-                write_once(partial(image.save, format='PNG'), path)
-            else:
-                write_once(partial(shutil.copyfile, pair.image), path)
-    except OSError as error:
+    image = _open(pair.image)
+    size = image.size[::-1]
+    differs = size != labels.shape
+    if differs and (not resize or not _alike(size, labels.shape)):
         raise ConfigError(
-            f'{pair.image}: expected an image, got what cannot be read: '
-            f'{error}'
-        ) from error
+            f'{pair.label}: expected a label map of the size of '
+            f'{pair.image}, {size[1]} x {size[0]}, got '
+            f'{labels.shape[1]} x {labels.shape[0]}; they do not '
+            'belong together.'
+        )
+    suffix = osp.splitext(pair.image)[1].lower()
+    as_it_is = suffix in KEPT and not differs
+    path = osp.join(out, 'images', pair.split, pair.name)
+    if as_it_is:
+        write_once(partial(shutil.copyfile, pair.image), path + suffix)
+    else:
+        if differs:
+            image = image.resize(labels.shape[::-1], Image.BICUBIC)
+        write_once(partial(image.save, format='PNG'), path + '.png')
     path = osp.join(out, 'annotations', pair.split, pair.name + '.png')
     image = Image.fromarray(labels.astype(np.uint8, order='C'))
     write_once(partial(image.save, format='PNG'), path)
     classes = labels[labels != none].astype(int) - first
     counts = np.bincount(classes, minlength=num_classes)
     return np.append(counts, labels.size - classes.size)
+
+
+def _open(path):
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB')
+    except OSError as error:
+        raise ConfigError(
+            f'{path}: expected an image, got what cannot be read: {error}'
+        ) from error
 
 
 def _alike(size, other):

@@ -44,11 +44,18 @@ class PhotographDataset(BaseSegDataset):
         Raises:
             ConfigError: As in the class.
         """
-        if self.ann_file:
-            return super().load_data_list()
         images = self.data_prefix['img_path']
         folder = self.data_prefix.get('seg_map_path')
         names = self._names(images, SUFFIXES)
+        if self.ann_file:
+            there = {osp.splitext(name)[0]: name for name in names}
+            infos = super().load_data_list()
+            for info in infos:
+                # The parent gives each the suffix img_suffix.
+                stem = osp.splitext(osp.relpath(info['img_path'], images))[0]
+                if stem in there:
+                    info['img_path'] = osp.join(images, there[stem])
+            return infos
         if not names:
             raise ConfigError(
                 f'{images}: expected images ({" ".join(SUFFIXES)}), got none; '
@@ -57,7 +64,7 @@ class PhotographDataset(BaseSegDataset):
             )
         stems = [osp.splitext(name)[0] for name in names]
         if folder is not None:
-            there = set(self._names(folder, self.seg_map_suffix))
+            there = {*self._names(folder, self.seg_map_suffix)}
             missing = [
                 name
                 for name, stem in zip(names, stems)
@@ -88,11 +95,10 @@ class PhotographDataset(BaseSegDataset):
         names = fileio.list_dir_or_file(
             folder,
             list_dir=False,
-            suffix=suffix,
             recursive=True,
             backend_args=self.backend_args,
         )
-        return sorted(names)
+        return sorted(x for x in names if x.lower().endswith(suffix))
 
 
 @DATASETS.register_module()

@@ -1,7 +1,10 @@
 """Checkpoints of other releases, with our names of weights."""
 
+from pathlib import Path
+
 import torch
 
+from mmsapa.datasets.processes import complete_file, make_folder
 from mmsapa.engine.checkpoint import read_checkpoint, weights_of
 from mmsapa.engine.runner import check_checkpoint
 from mmsapa.errors import UserError
@@ -28,5 +31,7 @@ def convert_checkpoint(source, target, rename):
         weights = rename(weights)
     except ValueError as error:
         raise UserError(f'{source}: {error}') from error
-    torch.save(dict(state_dict=weights, meta={}), target)
+    make_folder(Path(target).parent)
+    with complete_file(target, 'wb') as file:
+        torch.save(dict(state_dict=weights, meta={}), file)
     return len(weights)

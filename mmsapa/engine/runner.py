@@ -137,10 +137,15 @@ def _check_work_dir(work_dir):
     while not osp.lexists(path):
         path = osp.dirname(path)
     if not osp.isdir(path):
-        raise ConfigError(
-            f'The work dir {work_dir} cannot be made, for {path} is a file; '
-            'name another folder by --work-dir.'
-        )
+        why = f'{path} is a file'
+    elif not os.access(path, os.W_OK | os.X_OK):
+        why = f'nothing may be written in {path}'
+    else:
+        return
+    raise ConfigError(
+        f'The work dir {work_dir} cannot be made, for {why}; name another '
+        'folder by --work-dir.'
+    )
 
 
 def check_checkpoint(path):

@@ -104,7 +104,17 @@ class SafeRunner(RunnerMixin, Runner):
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
-        """Build a loader whose workers leave Ctrl-C to the main process."""
+        """Build a loader whose workers leave Ctrl-C to the main process.
+
+        Without workers, what the config says of them is left out.
+        """
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            of_workers = 'persistent_workers', 'prefetch_factor'
+            dataloader = {
+                key: value
+                for key, value in dataloader.items()
+                if key not in of_workers
+            }
         # Here, since a loop over iterations starts them as it is made.
         loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = functools.partial(

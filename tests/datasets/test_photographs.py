@@ -1,6 +1,7 @@
 """SUN RGB-D, CamVid and horses: from what is downloaded to a data set."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,13 +17,17 @@ from mmsapa.datasets.camvid_horse_converter import (  # noqa: E402
     convert_camvid,
     convert_horses,
 )
-from mmsapa.datasets.checks import explain_failure  # noqa: E402
+from mmsapa.datasets.checks import (  # noqa: E402
+    check_file_names,
+    explain_failure,
+)
 from mmsapa.datasets.pairs_converter import (  # noqa: E402
     median_frequency_weights,
 )
 from mmsapa.datasets.size_checks import check_sizes  # noqa: E402
 from mmsapa.datasets.sunrgbd_converter import convert_sunrgbd  # noqa: E402
 from mmsapa.engine.config import ConfigError  # noqa: E402
+from mmsapa.errors import UserError  # noqa: E402
 
 LOAD = [
     dict(type='LoadImageFromFile'),
@@ -342,6 +347,41 @@ def test_horses_are_resized_to_their_masks(horses, scope):
         assert labels.sum() == 5 * (width - 4) and labels.max() == 1
 
 
+def test_the_data_set_has_every_image_that_was_converted(horses, scope):
+    for n, suffix in (1, 'bmp'), (2, 'ppm'), (3, 'JPG'):
+        path = horses / f'rgb/horse{n:03}.jpg'
+        image = cv2.imread(str(path))
+        path.unlink()
+        write(path.with_suffix(f'.{suffix}'), image)
+    out = horses / 'out'
+    assert convert_horses(str(horses), str(out), 3, nproc=1)['train'] == 3
+    scope('mmseg')
+    cfg = dict(type='mmsapa.WeizmannHorseDataset', data_root=str(out))
+    assert len(DATASETS.build(cfg)) == 3
+    # As somebody may have put it there.
+    (out / 'images/train/horse001.png').rename(
+        out / 'images/train/horse001.PNG'
+    )
+    assert len(DATASETS.build(cfg)) == 3
+
+
+def test_two_images_of_one_name_are_refused(horses):
+    write(horses / 'rgb/horse002.png', np.zeros((15, 20, 3), np.uint8))
+    with pytest.raises(ConfigError, match='one file .*got horse002.jpg too'):
+        convert_horses(str(horses), str(horses / 'out'), 3, nproc=1)
+
+
+def test_where_nothing_can_be_written_no_image_is_blamed(horses):
+    out = horses / 'out'
+    out.write_text('')
+    with pytest.raises(UserError, match='out/images/train: expected a folder'):
+        convert_horses(str(horses), str(out), 3, nproc=1)
+    out.unlink()
+    (out / 'images/train/horse001.jpg.partial').mkdir(parents=True)
+    with pytest.raises(OSError, match='horse001.jpg.partial'):
+        convert_horses(str(horses), str(out), 3, nproc=1)
+
+
 def test_masks_of_other_horses_are_refused(horses):
     path = horses / 'figure_ground/horse002.jpg'
     write(path, np.zeros((20, 15), np.uint8))
@@ -366,6 +406,23 @@ def test_another_folder_is_refused(convert, words, tmp_path):
 # ------------------------------------------------------------ data sets
 
 
+def test_images_of_one_name_do_not_share_a_prediction(tmp_path):
+    for name in 'a/x.jpg', 'b/x.png', 'b/y.png':
+        write(tmp_path / 'images' / name, np.zeros((4, 5, 3), np.uint8))
+    cfg = dict(type='mmsapa.CamVidDataset', data_root=str(tmp_path))
+    folders = [
+        DATASETS.build(dict(cfg, data_prefix=dict(img_path=f'images/{name}')))
+        for name in 'ab'
+    ]
+    for dataset in folders:
+        check_file_names(dataset)
+    both = DATASETS.build(dict(type='ConcatDataset', datasets=folders))
+    whole = DATASETS.build(dict(cfg, data_prefix=dict(img_path='images')))
+    for dataset in both, whole:
+        with pytest.raises(ConfigError, match='x.png: .* than .*a/x.jpg, as'):
+            check_file_names(dataset)
+
+
 def test_images_without_labels_are_named(tmp_path, scope):
     scope('mmseg')
     cfg = dict(type='mmsapa.CamVidDataset', data_root=str(tmp_path))
@@ -388,5 +445,7 @@ def test_images_without_labels_are_named(tmp_path, scope):
     # Without label maps, and of a list.
     images = dict(img_path='images/train')
     assert len(DATASETS.build(dict(cfg, data_prefix=images))) == 2
-    (tmp_path / 'list.txt').write_text('b\n')
-    assert len(DATASETS.build(dict(cfg, ann_file='list.txt'))) == 1
+    (tmp_path / 'list.txt').write_text('b\na\n')
+    dataset = DATASETS.build(dict(cfg, ann_file='list.txt'))
+    names = [Path(info['img_path']).name for info in dataset]
+    assert names == ['b.jpg', 'a.png']

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmsapa.engine.runner import build_runner, load_config
+from mmsapa.engine.safe_runner import SafeRunner
 
 from ..helpers import (
     COMMON,
@@ -29,6 +30,20 @@ from ..helpers import (
 pytest.importorskip('mmseg')
 pytest.importorskip('mmdet')
 ONE = 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'
+
+
+def test_a_loader_without_workers_needs_no_other_setting():
+    loader = SafeRunner.build_dataloader(
+        dict(
+            dataset=[1, 2, 3],
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            num_workers=0,
+            persistent_workers=True,
+            prefetch_factor=2,
+        )
+    )
+    assert len(loader) == 3 and loader.num_workers == 0
 
 
 @pytest.fixture(scope='module')

@@ -154,3 +154,10 @@ def test_packages_that_are_missing_are_named(write, tmp_path, monkeypatch):
     words = 'no.pth', '--out', tmp_path / 'model.onnx'
     sentence = error(monkeypatch, TOOL, write('seg'), *words)
     assert 'pip install onnx onnxscript onnxruntime' in sentence
+
+
+@pytest.mark.parametrize('name', ['graph.json', 'model', ''])
+def test_the_file_to_write_is_a_graph(name, monkeypatch, tmp_path, capsys):
+    words = 'config.py', 'a.pth', '--out', tmp_path / name
+    error(monkeypatch, TOOL, *words)
+    assert '--out: expected a file *.onnx, got' in capsys.readouterr().err

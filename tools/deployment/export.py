@@ -23,6 +23,7 @@ import torch
 
 from mmsapa.datasets.demo_data import make_scene
 from mmsapa.datasets.ground_truth import add_trimaps
+from mmsapa.datasets.processes import PARTIAL, make_folder
 from mmsapa.deployment import export_onnx
 from mmsapa.engine.cli import KeyValues, interruptible
 from mmsapa.engine.config import ConfigError, kind_of, library_of
@@ -68,7 +69,10 @@ def parse_args():
         metavar='KEY=VALUE',
         help='settings of the config to override',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out.suffix != '.onnx' or args.out.is_dir():
+        parser.error(f'--out: expected a file *.onnx, got {args.out}')
+    return args
 
 
 def read_image(model, path, trimaps):
@@ -125,7 +129,7 @@ def describe(model, image, results, dynamic):
     )
 
 
-@interruptible('Stopped; nothing was written.')
+@interruptible('Stopped; what is not complete was not written.')
 def main():
     args = parse_args()
     try:
@@ -136,6 +140,7 @@ def main():
             f'export.py: expected onnx, onnxscript and onnxruntime: {error}; '
             'run pip install onnx onnxscript onnxruntime.'
         ) from error
+    make_folder(args.out.parent)
     cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
     if library_of(cfg) == 'mmseg':
@@ -169,8 +174,9 @@ def main():
         input_names=['image'],
         output_names=[*expected],
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    program.save(args.out)
+    partial = args.out.with_name(args.out.name + PARTIAL)
+    program.save(partial)
+    partial.replace(args.out)
     description = args.out.with_suffix('.json')
     description.write_text(f'{text}\n')
     session = onnxruntime.InferenceSession(args.out)
