@@ -65,14 +65,17 @@ def without_plan(module: nn.Module):
             f'got {type(module).__name__}, derived since; first undo what '
             'changed it, such as a parametrization.'
         )
-    if module._upsampling.prefix:
-        delattr(module, module._upsampling.prefix)
-    del module._upsampling
+    if module._upsampling is not None:
+        if module._upsampling.prefix:
+            delattr(module, module._upsampling.prefix)
+        del module._upsampling
     module.__class__ = type(module)._base
 
 
 class Interpolating:
     """A module whose interpolations go to layers."""
+
+    _upsampling = None  # of a new instance of its class, which has no layers
 
     def __reduce_ex__(self, protocol):
         # Classes made here have no name by which pickle finds them.
@@ -101,6 +104,8 @@ def _interpolating(base):
     @functools.wraps(base.forward)
     def forward(self, *args, **kwargs):
         plan = self._upsampling
+        if plan is None:
+            return base.forward(self, *args, **kwargs)
         outer = _running.owner, _running.counts
         _running.owner = self
         if plan.prefix:

@@ -77,7 +77,7 @@ def use_upsampler(
         TypeError: If the model is of a kind that cannot be changed, or the
             layer does not take an argument.
         ValueError: If the layer, a step or a guide is not to be found, or
-            the layer does not fit.
+            the layer does not fit or does not run.
     """
     _check_model(model, prefix)
     layer_type, cfg = _layer_of(upsampler)
@@ -99,7 +99,7 @@ def use_upsampler(
         _place(model, found, layers, is_guided(layer_type))
         model.add_module(prefix, layers)
         plan_of(model).prefix = prefix
-        run(model, example_input)
+        _check_run(model, example_input, chosen, layers)
     except BaseException:
         remove_upsampler(model)
         raise
@@ -224,6 +224,27 @@ def _make(layer_type, cfg, step, prior, model):
     if like is not None:
         layer.to(like.device, like.dtype)
     return layer.train(model.training)
+
+
+def _check_run(model, example_input, chosen, layers):
+    """Run the model, and raise ValueError if a layer does not run in it."""
+    ran = set()
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: ran.add(layer))
+        for layer in layers.values()
+    ]
+    try:
+        run(model, example_input)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    idle = [step.name for step in chosen if layers[_key(step)] not in ran]
+    if idle:
+        raise ValueError(
+            f'use_upsampler: expected the map of step {idle[0]!r} to meet its '
+            'guide, got a model that goes another way with what stands for '
+            'it, by isinstance or torch.is_tensor, say; leave this step out.'
+        )
 
 
 def _key(step):

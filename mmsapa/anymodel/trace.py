@@ -1,6 +1,8 @@
 """Finds, by one run of a model, where it interpolates a map and why."""
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -135,17 +137,13 @@ def find_steps(model: nn.Module, example_input) -> Steps:
     """
     check_model(model)
     trace = _Trace()
-    hooks = []
-    for path, module in model.named_modules():
-        # TorchScript runs no hooks that come later.
-        if not isinstance(module, torch.jit.ScriptModule):
-            hooks += trace.watch(path, module)
-    try:
+    with contextlib.ExitStack() as watched:
+        for path, module in model.named_modules():
+            # TorchScript runs nothing that comes later.
+            if not isinstance(module, torch.jit.ScriptModule):
+                watched.enter_context(trace.watch(path, module))
         with trace:
             run(model, example_input)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return trace.result()
 
 
@@ -196,22 +194,32 @@ class _Trace(TorchFunctionMode):
         self.made_by = {}  # paths of modules by the id of their output
         self.kept = []  # so that no id is used again
 
+    @contextlib.contextmanager
     def watch(self, path, module):
-        def enter(module, args):
+        """Note when a module runs, also by its forward alone, as in mmseg."""
+        own, run = vars(module).get('forward'), module.forward
+
+        @functools.wraps(run)
+        def forward(*args, **kwargs):
             self.running.append(path)
             self.calls[path] = self.calls.get(path, 0) + 1
-
-        def leave(module, args, output):
-            self.running.pop()
+            try:
+                output = run(*args, **kwargs)
+            finally:
+                self.running.pop()
             if isinstance(output, Tensor):
                 self.kept.append(output)
                 # The outermost module that gives it out comes last.
                 self.made_by[id(output)] = path or 'the model'
+            return output
 
-        return [
-            module.register_forward_pre_hook(enter, prepend=True),
-            module.register_forward_hook(leave, always_call=True),
-        ]
+        module.forward = forward
+        try:
+            yield
+        finally:
+            del module.forward
+            if own is not None:
+                module.forward = own
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -157,6 +158,36 @@ def test_a_call_unlike_the_traced_one_raises(do, message):
     model.do = do
     with pytest.raises(RuntimeError, match=message):
         model(IMAGE)
+
+
+class Asking(UNet):
+    """Takes its maps for tensors, and what stands for one for none."""
+
+    class Block(UNet.Block):
+        def forward(self, x, skip):
+            up = F.interpolate(x, size=skip.shape[2:], mode='nearest')
+            if not torch.is_tensor(up):
+                up = torch.zeros(*x.shape[:2], *skip.shape[2:])
+            return self.conv(torch.cat([up, skip], dim=1)).relu()
+
+
+def test_a_layer_that_would_never_run_is_refused():
+    model = Asking()
+    before = type(model), model(IMAGE)
+    with pytest.raises(ValueError, match="map of step 'up.0' to meet .* way"):
+        put(model)
+    assert type(model) is before[0] and torch.equal(model(IMAGE), before[1])
+
+
+def test_a_new_instance_of_a_changed_class_has_no_layers():
+    model = UNet()
+    put(model)
+    again = type(model)()
+    again.load_state_dict(model.state_dict(), strict=False)
+    plain = UNet()
+    plain.load_state_dict(again.state_dict())
+    assert torch.equal(again(IMAGE), plain(IMAGE))
+    assert type(mmsapa.remove_upsampler(again)) is UNet
 
 
 def test_a_shared_module_counts_within_the_model():
