@@ -332,7 +332,7 @@ def _by_stem(paths):
 def _lines(path):
     """Read the lines of a list that are not empty."""
     try:
-        with open(path, encoding='utf-8', errors='replace') as file:
+        with open(path, encoding='utf-8-sig', errors='replace') as file:
             return [line.strip() for line in file if line.strip()]
     except OSError as error:
         raise ConfigError(

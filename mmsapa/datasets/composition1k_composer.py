@@ -141,7 +141,7 @@ def _plan(root, bg_folders):
 def _names(path):
     """Read the names of a list, without suffixes."""
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             lines = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeError) as error:
         raise ConfigError(

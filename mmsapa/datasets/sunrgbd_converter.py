@@ -255,5 +255,5 @@ def _name(image, root):
 
 
 def _lines(path):
-    with open(path, encoding='utf-8', errors='replace') as file:
+    with open(path, encoding='utf-8-sig', errors='replace') as file:
         return [line.strip() for line in file if line.strip()]

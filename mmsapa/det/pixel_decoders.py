@@ -9,13 +9,24 @@ from ..registry import MODELS
 from ..upsamplers.mixin import SlotMixin
 
 
+class DecoderSlots(SlotMixin):
+    """Slots of a decoder that initializes its own weights by name alone."""
+
+    def init_weights(self):
+        """Initialize the weights, those of the slots too."""
+        super().init_weights()
+        if hasattr(self, 'upsamplers'):
+            self.upsamplers.init_weights()
+
+
 @MODELS.register_module()
-class PixelDecoder(SlotMixin, layers.PixelDecoder):
+class PixelDecoder(DecoderSlots, layers.PixelDecoder):
     """MaskFormer's pixel decoder whose top-down steps take any layer.
 
     The guide of a step is the lateral map, after its norm, that the result
-    is added to. MMSegmentation's head accepts MMDetection's exact class
-    only; :class:`mmsapa.seg.MaskFormerHead` accepts subclasses.
+    is added to. The libraries' heads accept MMDetection's exact class only;
+    :class:`DetMaskFormerHead` and :class:`mmsapa.seg.MaskFormerHead` accept
+    subclasses.
 
     Args:
         upsample_cfg (dict, optional): The upsample layer, as in
@@ -27,7 +38,7 @@ class PixelDecoder(SlotMixin, layers.PixelDecoder):
 
 @MODELS.register_module()
 class TransformerEncoderPixelDecoder(
-    SlotMixin, layers.TransformerEncoderPixelDecoder
+    DecoderSlots, layers.TransformerEncoderPixelDecoder
 ):
     """MaskFormer's pixel decoder with a transformer encoder and slots.
 
@@ -38,7 +49,7 @@ class TransformerEncoderPixelDecoder(
 
 
 @MODELS.register_module()
-class MSDeformAttnPixelDecoder(SlotMixin, layers.MSDeformAttnPixelDecoder):
+class MSDeformAttnPixelDecoder(DecoderSlots, layers.MSDeformAttnPixelDecoder):
     """Mask2Former's pixel decoder whose last steps take any upsample layer.
 
     With three levels in the encoder there is one step after it, from stride

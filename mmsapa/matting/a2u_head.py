@@ -142,7 +142,20 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(dropout_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute a Tensor[N, channels, H, W] of one of that shape."""
+        """Compute a Tensor[N, channels, H, W] of one of that shape.
+
+        Raises:
+            ValueError: If a batch norm is to train on a single image.
+        """
+        if len(x) == 1 and any(
+            type(norm) is nn.BatchNorm2d and norm.training
+            for norm in self.pooled
+        ):
+            raise ValueError(
+                'A2UHead: expected batches of two or more images to train '
+                'with, since a batch norm takes the mean of one number of '
+                'each, got one; set train_dataloader.batch_size=2.'
+            )
         mean = self.pooled(x.mean((2, 3), keepdim=True))
         maps = [branch(x) for branch in self.branches]
         maps.append(mean.expand_as(x))

@@ -48,7 +48,7 @@ class Mattor(BaseModel):
         )
         self.backbone = MODELS.build(backbone)
         self.decode_head = MODELS.build(decode_head)
-        self.criterion = MODELS.build(loss or dict(type='MattingLoss'))
+        self.criterion = MODELS.build(loss or dict(type='mmsapa.MattingLoss'))
         self._set_tiles(**(test_cfg or {}))
 
     def _set_tiles(self, tile_size=None, overlap=208):

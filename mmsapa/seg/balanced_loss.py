@@ -53,6 +53,7 @@ class BalancedCrossEntropyLoss(nn.Module):
         target: Tensor,
         weight: Tensor | None = None,
         ignore_index: int = 255,
+        reduction_override: str | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -63,14 +64,23 @@ class BalancedCrossEntropyLoss(nn.Module):
                 sampler. Default: None.
             ignore_index (int): The label of pixels that are not labeled.
                 Default: 255.
+            reduction_override (str, optional): ``'none'`` for the loss of
+                each pixel, as samplers ask for it. Default: None, the mean.
 
         Returns:
-            Tensor[]: The loss, at least in float32; zero, with gradients of
-            zero, if no pixel is labeled.
+            Tensor[] | Tensor[N, H, W]: The loss, at least in float32; zero,
+            with gradients of zero, if no pixel is labeled.
 
         Raises:
-            ValueError: If there is not one weight for each class.
+            ValueError: If there are logits of one class alone, or not one
+                weight for each class.
         """
+        if pred.shape[1] == 1:
+            raise ValueError(
+                'BalancedCrossEntropyLoss: expected logits of each class, got '
+                'those of one alone, out_channels=1; leave that out, or take '
+                "loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)."
+            )
         pred = pred.to(accumulate_dtype(pred.dtype))
         weights = None
         if self.class_weight is not None:
@@ -86,6 +96,8 @@ class BalancedCrossEntropyLoss(nn.Module):
         )
         if weight is not None:
             losses = losses * weight
+        if reduction_override == 'none':
+            return self.loss_weight * losses
         labeled = (target != ignore_index).sum().clamp(min=1)
         return self.loss_weight * losses.sum() / labeled
 

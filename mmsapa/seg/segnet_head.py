@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 import torch.nn as nn
-from mmcv.cnn import VGG
+from mmcv.cnn import (
+    VGG,
+    build_activation_layer,
+    build_conv_layer,
+    build_norm_layer,
+)
 from mmengine.model import ModuleList
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
@@ -67,6 +72,8 @@ class SegNetHead(BaseDecodeHead):
                 'max-pools and of the last one after it, got in_channels='
                 f'{list(in_channels)}; SegNetVGG has such maps.'
             )
+        kwargs.setdefault('norm_cfg', dict(type='BN'))
+        kwargs.setdefault('act_cfg', dict(type='ReLU', inplace=True))
         super().__init__(
             in_channels=in_channels,
             channels=in_channels[0],
@@ -89,7 +96,7 @@ class SegNetHead(BaseDecodeHead):
             if i:
                 widths.append(guides[i - 1])
             dropout = dropout_ratio if i >= 5 - DROPOUT_STEPS else 0
-            self.stages.append(_stage(widths, dropout))
+            self.stages.append(self._stage(widths, dropout))
             x = widths[-1]
         self.conv_seg = nn.Conv2d(x, self.out_channels, 3, padding=1)
 
@@ -110,15 +117,14 @@ class SegNetHead(BaseDecodeHead):
             x = convs(upsample(x, guide))
         return self.conv_seg(x)
 
-
-def _stage(widths, dropout_ratio):
-    layers = []
-    for before, after in zip(widths, widths[1:]):
-        layers += [
-            nn.Conv2d(before, after, 3, padding=1),
-            nn.BatchNorm2d(after),
-            nn.ReLU(inplace=True),
-        ]
-    if dropout_ratio:
-        layers.append(nn.Dropout(dropout_ratio))
-    return nn.Sequential(*layers)
+    def _stage(self, widths, dropout_ratio):
+        layers = []
+        for before, after in zip(widths, widths[1:]):
+            layers += [
+                build_conv_layer(self.conv_cfg, before, after, 3, padding=1),
+                build_norm_layer(self.norm_cfg, after)[1],
+                build_activation_layer(self.act_cfg),
+            ]
+        if dropout_ratio:
+            layers.append(nn.Dropout(dropout_ratio))
+        return nn.Sequential(*layers)

@@ -49,7 +49,6 @@ class UpsampleSlot(BaseModule):
         scale_factor: int = 2,
     ):
         super().__init__()
-        self.scale_factor = scale_factor
         if 'type' not in upsample_cfg:
             raise KeyError(
                 "upsample_cfg: expected a 'type', such as dict(type='sapa') "
@@ -69,11 +68,14 @@ class UpsampleSlot(BaseModule):
             dict(type=upsample_cfg['type'], **arguments)
         )
         self.guided = is_guided(self.layer)
+        # That of the config, if it has one.
+        stride = arguments.get('stride', scale_factor)
+        self.scale_factor = arguments.get('scale_factor', stride)
 
     @property
     def interpolates(self) -> bool:
         """Whether the layer reaches any size in a single step."""
-        return isinstance(self.layer, nn.Upsample)
+        return type(self.layer) is nn.Upsample
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         """Upsample ``x``.

@@ -216,3 +216,20 @@ def test_other_errors_stay_as_they_are(mattor):
 
 def test_parts_are_found_without_a_scope():
     assert isinstance(make_mattor(), Mattor)
+
+
+def test_the_default_loss_is_found_in_any_scope(scope):
+    scope('mmseg')
+    model = Mattor(
+        dict(type='mmsapa.MattingResNet', base_channels=8),
+        dict(type='mmsapa.A2UHead', channels=8),
+    )
+    assert type(model.criterion).__name__ == 'MattingLoss'
+
+
+def test_a_batch_norm_does_not_train_on_one_number():
+    model = make_mattor().train()
+    with pytest.raises(ValueError, match='two or more images .*batch_size=2'):
+        model(torch.randn(1, 4, 32, 32))
+    model(torch.randn(2, 4, 32, 32))
+    model.eval()(torch.randn(1, 4, 32, 32))

@@ -72,6 +72,21 @@ def test_a_samplers_weights_and_half_precision(batch):
     torch.testing.assert_close(half, loss(pred, target), rtol=0.02, atol=0)
 
 
+def test_a_sampler_may_ask_for_the_loss_of_each_pixel(batch):
+    pred, target = batch
+    loss = BalancedCrossEntropyLoss(loss_weight=2.0)
+    each = loss(pred, target, reduction_override='none')
+    assert each.shape == target.shape
+    mean = each.sum() / (target != 255).sum()
+    torch.testing.assert_close(mean, loss(pred, target))
+
+
+def test_logits_of_one_class_are_refused(batch):
+    pred, target = batch
+    with pytest.raises(ValueError, match='one alone, out_channels=1; leave'):
+        BalancedCrossEntropyLoss()(pred[:, :1], target)
+
+
 def test_weights_of_other_classes_are_refused(batch):
     with pytest.raises(ValueError, match='each of 3 classes, got 2'):
         BalancedCrossEntropyLoss([1.0, 2.0])(*batch)

@@ -241,6 +241,18 @@ def test_every_layer_is_trained(kind, device):
     assert values[-1] < values[0]
 
 
+def test_norms_and_activations_are_those_of_the_config():
+    head = SegNetHead(
+        **NARROW,
+        norm_cfg=dict(type='GN', num_groups=2),
+        act_cfg=dict(type='LeakyReLU'),
+    )
+    kinds = {type(module) for stage in head.stages for module in stage}
+    assert kinds == {nn.Conv2d, nn.GroupNorm, nn.LeakyReLU}
+    kinds = {type(m) for stage in SegNetHead(**NARROW).stages for m in stage}
+    assert kinds == {nn.Conv2d, nn.BatchNorm2d, nn.ReLU}
+
+
 def test_upsample_layers_keep_their_own_initialization():
     head = SegNetHead(5, in_channels=(64,) * 6, upsample_cfg=VARIANTS['G'])
     head.init_weights()

@@ -93,8 +93,26 @@ def test_config_values_override_the_defaults():
     assert (slot.layer.kernel_size, slot.layer.guide_channels) == (3, 3)
 
 
+@pytest.mark.parametrize('kind', ['sapa', 'carafe', 'deconv', 'dysample'])
+def test_the_scale_of_the_config_is_that_of_the_slot(kind):
+    scale = 'stride' if kind == 'deconv' else 'scale_factor'
+    cfg = dict(type=kind, **{scale: 4})
+    if kind == 'deconv':
+        cfg['kernel_size'] = 4
+    x, guide = torch.randn(1, 4, 3, 3), torch.randn(1, 4, 12, 12)
+    assert UpsampleSlot(cfg, 4)(x, guide).shape == guide.shape
+
+
 def test_a_class_serves_as_type():
     assert isinstance(UpsampleSlot(dict(type=SAPA), 4).layer, SAPA)
+
+    class Sevens(torch.nn.Upsample):
+        def forward(self, x):
+            return super().forward(x) * 0 + 7
+
+    x, guide = torch.randn(1, 4, 3, 3), torch.randn(1, 4, 6, 6)
+    out = UpsampleSlot(dict(type=Sevens, mode='nearest'), 4)(x, guide)
+    assert (out == 7).all()
 
 
 def test_mistakes_are_named():
@@ -110,7 +128,7 @@ def test_mistakes_are_named():
         slot(x, guide)
     # Four times the size is not cropped.
     slot = UpsampleSlot(dict(type='deconv', stride=4, kernel_size=4), 4)
-    with pytest.raises(ValueError, match=r'\[1, 4, 8, 8\].*got \[1, 4, 16, 1'):
+    with pytest.raises(ValueError, match=r'a guide 4 times.*got \[8, 8\] for'):
         slot(x, guide)
 
 
