@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,18 @@ OURS_ALONE = {
     )
 }
 FASTER_RCNN = 'faster_rcnn/faster-rcnn_r50_fpn-sapa-{}_1x_coco.py'
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_the_rate_is_that_of_the_batch_that_it_is_scaled_from(config):
+    """What --auto-scale-lr goes by."""
+    cfg = read_config(ROOT / config)
+    pytest.importorskip(cfg.default_scope)
+    gpus = re.search(r'_(\d)xb\d', config)
+    gpus = int(gpus[1]) if gpus else 1 if 'demo' in config else 8
+    expected = gpus * cfg.train_dataloader.batch_size
+    assert cfg.auto_scale_lr.base_batch_size == expected
+    assert not cfg.auto_scale_lr.get('enable')
 
 
 def load(config, scope):

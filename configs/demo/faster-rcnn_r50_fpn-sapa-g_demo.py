@@ -110,4 +110,5 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=50, max_keep_ckpts=2),
 )
 log_processor = dict(by_epoch=False)
+auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)

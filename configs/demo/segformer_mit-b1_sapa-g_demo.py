@@ -91,4 +91,5 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=50, max_keep_ckpts=2),
 )
+auto_scale_lr = dict(base_batch_size=4)
 randomness = dict(seed=0)

@@ -11,6 +11,7 @@ model = dict(
 # In so short a training many small steps achieve more than few large ones.
 # After 2000 of them classes are still confused, and figures tell little.
 train_dataloader = dict(batch_size=2)
+auto_scale_lr = dict(base_batch_size=2)
 max_iters = 6000
 optim_wrapper = dict(optimizer=dict(lr=2e-3, fused=True))
 param_scheduler = [
