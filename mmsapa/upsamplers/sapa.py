@@ -11,6 +11,7 @@ from ..ops import (
     sapa_kernels,
     sapa_upsample,
 )
+from ..ops.prior import FLOOR
 from .guided import GuidedUpsampler, is_plain, odd_kernel_size
 
 # Parameter names of the authors' modules (y is their guide) and ours.
@@ -89,6 +90,9 @@ class SAPA(GuidedUpsampler):
         prior (str, optional): ``'bilinear'`` or ``'nearest'``, the
             interpolation to start as, for a ``kernel_size`` of at least 3.
             Default: None, the paper's layer.
+        prior_floor (float): The least logit of the prior, of places that
+            the interpolation does not weigh; below 0. Higher, the start is
+            less exact and the layer departs from it sooner. Default: -10.
 
     Raises:
         ValueError: If the variant or the prior is unknown, ``kernel_size``
@@ -105,6 +109,7 @@ class SAPA(GuidedUpsampler):
         kernel_size: int = 5,
         scale_factor: int = 2,
         prior: str | None = None,
+        prior_floor: float = FLOOR,
     ):
         super().__init__(in_channels, guide_channels, scale_factor)
         guide_channels = self.guide_channels
@@ -122,10 +127,10 @@ class SAPA(GuidedUpsampler):
         self.variant = variant
         self.embed_dims = in_channels if variant == 'I' else embed_dims
         self.kernel_size = odd_kernel_size('SAPA', kernel_size)
-        self.prior = prior
+        self.prior, self.prior_floor = prior, prior_floor
         logits = None
         if prior is not None:
-            logits = interpolation_prior(prior, kernel_size, scale_factor)
+            logits = self._make_prior()
         # Not persistent: checkpoints are the same with a prior and without.
         self.register_buffer('prior_logits', logits, persistent=False)
 
@@ -156,11 +161,13 @@ class SAPA(GuidedUpsampler):
                 nn.init.zeros_(getattr(self, name).weight)
             self._set_prior()
 
-    def _set_prior(self):
-        logits = interpolation_prior(
-            self.prior, self.kernel_size, self.scale_factor
+    def _make_prior(self):
+        return interpolation_prior(
+            self.prior, self.kernel_size, self.scale_factor, self.prior_floor
         )
-        self.prior_logits.copy_(logits)
+
+    def _set_prior(self):
+        self.prior_logits.copy_(self._make_prior())
 
     def _apply(self, *args, **kwargs):
         """As every module does it; a prior without memory gets numbers."""
@@ -257,5 +264,6 @@ class SAPA(GuidedUpsampler):
             f'{self.in_channels}, guide_channels={self.guide_channels}, '
             f'variant={self.variant!r}, embed_dims={self.embed_dims}, '
             f'kernel_size={self.kernel_size}, '
-            f'scale_factor={self.scale_factor}, prior={self.prior!r}'
+            f'scale_factor={self.scale_factor}, prior={self.prior!r}, '
+            f'prior_floor={self.prior_floor}'
         )
