@@ -11,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     import torch
@@ -158,6 +159,17 @@ def make_extension():
     )
 
 
+class BuildPackage(build_py):
+    """The package alone, without what an earlier build left behind."""
+
+    def run(self):
+        """Empty the folder that becomes the wheel, then copy."""
+        if not getattr(self, 'editable_mode', False):
+            package = os.path.join(self.build_lib, 'mmsapa')
+            shutil.rmtree(package, ignore_errors=True)
+        super().run()
+
+
 class BuildOps(build_ext if torch is None else cpp_extension.BuildExtension):
     """PyTorch's build with plain words for what is missing."""
 
@@ -239,6 +251,6 @@ setup(
         'dev': ['pytest', 'ruff', 'clang-format', 'ninja'],
     },
     ext_modules=[make_extension()],
-    cmdclass={'build_ext': BuildOps},
+    cmdclass={'build_ext': BuildOps, 'build_py': BuildPackage},
     zip_safe=False,
 )

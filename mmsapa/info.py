@@ -127,7 +127,7 @@ def _operators(device_type):
     if loaded:
         return 'none, mmsapa was built without them'
     reasons = [str(warning.message) for warning in caught]
-    return f'none, {" ".join(reasons) or "mmsapa was not built here"}'
+    return f'none, {" ".join(reasons) or registrations.how_to_build()}'
 
 
 def _compare_with_reference(torch, ops, device):

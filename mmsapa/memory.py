@@ -10,7 +10,7 @@ def free_bytes() -> int:
     """Bytes of memory that this process can still have.
 
     On Linux what the system has available, or less where a container has a
-    limit; elsewhere the whole memory of the machine.
+    limit of its own by cgroup v2; elsewhere the whole memory of the machine.
     """
     try:
         text = Path('/proc/meminfo').read_text()

@@ -91,9 +91,22 @@ def test_libraries_that_are_absent_are_no_failure(report, monkeypatch):
 def test_operators_that_were_not_built_are_named(report, monkeypatch):
     monkeypatch.setattr(registrations, 'has_kernel', lambda device_type: False)
     monkeypatch.setattr(registrations, 'load_kernels', lambda: False)
-    assert report()[1]['CPU operators'] == 'none, mmsapa was not built here'
+    assert report()[1]['CPU operators'].startswith('none, Build them with')
+    # From the folder of a clone where nothing was built.
+    monkeypatch.setattr(registrations, '_libraries', lambda: [])
+    assert 'hides one that is installed' in report()[1]['CPU operators']
     monkeypatch.setattr(registrations, 'load_kernels', lambda: True)
     assert report()[1]['CUDA operators'].endswith('built without them')
+
+
+def test_a_library_of_another_python_is_left_alone(monkeypatch, tmp_path):
+    (tmp_path / 'ops').mkdir()
+    for name in '_C.cpython-399-x86_64-linux-gnu.so', '_C.so':
+        (tmp_path / name).touch()
+    monkeypatch.setattr(
+        registrations, '__file__', str(tmp_path / 'ops/registrations.py')
+    )
+    assert registrations._libraries() == [tmp_path / '_C.so']
 
 
 def test_operators_for_another_torch_are_named(report, monkeypatch, tmp_path):

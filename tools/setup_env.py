@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,7 +218,11 @@ def set_up(made):
         key = hashlib.sha256(repr(wish).encode())
         for file in files:
             key.update(file.read_bytes())
-        gone = step is build_mmsapa and not any(ROOT.glob('mmsapa/_C*.so'))
+        # Another Python's library is none for this one.
+        gone = step is build_mmsapa and not any(
+            (ROOT / f'mmsapa/_C{suffix}').exists()
+            for suffix in EXTENSION_SUFFIXES
+        )
         if done[index : index + 1] == [key.hexdigest()] and not gone:
             continue
         check_machine(stack, with_python=first)

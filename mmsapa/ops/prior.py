@@ -43,7 +43,9 @@ def interpolation_prior(
         scale_factor (int): s, queries to a cell along each axis;
             K * s <= 512.
         floor (float): The least logarithm, for weights of 0 too; below 0.
-            What such a place has at first is about e^floor.
+            What such a place has at first is about e^floor. Above the
+            logarithm of the least weight (-2.8 for s = 2, -5.5 for s = 8) it
+            changes the interpolation itself.
 
     Returns:
         Tensor[s * s, K * K]: Float32; phases and offsets are row-major.

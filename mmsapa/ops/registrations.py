@@ -7,6 +7,7 @@ it was built. A device without one is served by plain PyTorch.
 
 import functools
 import warnings
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ def load_kernels() -> bool:
     Returns:
         bool: Whether there are any; a warning says why if they cannot load.
     """
-    for path in Path(__file__).parents[1].glob('_C*.so'):
+    for path in _libraries():
         try:
             torch.ops.load_library(str(path))
             return True
@@ -67,6 +68,28 @@ def load_kernels() -> bool:
                 stacklevel=2,
             )
     return False
+
+
+def _libraries():
+    """What this Python has built; others may have built theirs beside it."""
+    folder = Path(__file__).parents[1]
+    paths = [folder / f'_C{suffix}' for suffix in EXTENSION_SUFFIXES]
+    return [path for path in paths if path.exists()]
+
+
+def how_to_build() -> str:
+    """Advice where there are no kernels."""
+    clone = Path(__file__).parents[2]
+    if (clone / 'setup.py').exists() and not _libraries():
+        return (
+            f'This is the mmsapa of the clone {clone}, which hides one that '
+            'is installed: run elsewhere, or build them here with `pip '
+            'install --no-build-isolation --no-deps -e .`'
+        )
+    return (
+        'Build them with `pip install --no-build-isolation --no-deps .` in a '
+        'clone.'
+    )
 
 
 @functools.lru_cache(None)
@@ -83,8 +106,7 @@ def has_kernel(device_type: str) -> bool:
         warnings.warn(
             f'mmsapa: no compiled operators for {device_type}, so plain '
             'PyTorch serves: the same result, many times slower. '
-            'Build them with `pip install --no-build-isolation --no-deps .` '
-            'in a clone.',
+            + how_to_build(),
             stacklevel=2,
         )
     return found

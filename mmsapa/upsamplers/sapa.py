@@ -90,14 +90,15 @@ class SAPA(GuidedUpsampler):
         prior (str, optional): ``'bilinear'`` or ``'nearest'``, the
             interpolation to start as, for a ``kernel_size`` of at least 3.
             Default: None, the paper's layer.
-        prior_floor (float): The least logit of the prior, of places that
-            the interpolation does not weigh; below 0. Higher, the start is
-            less exact and the layer departs from it sooner. Default: -10.
+        prior_floor (float): The least logit of the prior, below 0: that of
+            places that the interpolation does not weigh, and of any whose
+            weight is less than e to it. Higher, the start is less exact and
+            the layer departs from it sooner. Default: -10.
 
     Raises:
-        ValueError: If the variant or the prior is unknown, ``kernel_size``
-            is even or too small for a prior, or ``'I'`` has different
-            numbers of channels.
+        ValueError: If the variant or the prior is unknown, there is a
+            ``prior_floor`` without a prior, ``kernel_size`` is even or too
+            small for a prior, or ``'I'`` has different numbers of channels.
     """
 
     def __init__(
@@ -131,6 +132,11 @@ class SAPA(GuidedUpsampler):
         logits = None
         if prior is not None:
             logits = self._make_prior()
+        elif prior_floor != FLOOR:
+            raise ValueError(
+                f'SAPA: expected a prior with prior_floor={prior_floor}, got '
+                "none; set prior='bilinear' or 'nearest', or leave it out."
+            )
         # Not persistent: checkpoints are the same with a prior and without.
         self.register_buffer('prior_logits', logits, persistent=False)
 
@@ -255,6 +261,8 @@ class SAPA(GuidedUpsampler):
             self.prior_logits = torch.empty_like(
                 self.prior_logits, device=weight.device
             )
+        # Nor does any checkpoint; to_empty() may have left other numbers.
+        if self.prior is not None and not self.prior_logits.is_meta:
             self._set_prior()
         super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 

@@ -78,6 +78,16 @@ def test_the_floor_is_what_the_start_is_off_by(floor):
     assert layer.prior_logits.min() == floor
     with pytest.raises(ValueError, match='floor from -1000 to below 0, got 1'):
         SAPA(6, prior='bilinear', prior_floor=1)
+    with pytest.raises(ValueError, match='a prior with prior_floor=-4, got n'):
+        SAPA(6, prior_floor=-4)
+
+
+def test_weights_bring_the_prior_to_memory_that_was_left_empty():
+    layer, weights = SAPA(6, prior='bilinear'), SAPA(6).state_dict()
+    expected = layer.prior_logits.clone()
+    layer.to_empty(device='cpu').prior_logits.fill_(torch.nan)
+    layer.load_state_dict(weights)
+    assert torch.equal(layer.prior_logits, expected)
 
 
 @pytest.mark.parametrize('mode', MODES)
