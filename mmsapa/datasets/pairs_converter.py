@@ -82,8 +82,8 @@ def convert_pairs(
 
     Raises:
         ConfigError: If a file cannot be read, an image and its label map
-            differ in size, a label is none of the classes, or nothing can be
-            written.
+            differ in size, or a label is none of the classes.
+        UserError: If the folders cannot be made.
     """
     splits = Counter(pair.split for pair in pairs)
     for split in splits:

@@ -5,10 +5,9 @@ import os.path as osp
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 
+from mmsapa.datasets.pairs_converter import KEPT
 from mmsapa.engine.config import ConfigError
 from mmsapa.registry import DATASETS
-
-SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 class PhotographDataset(BaseSegDataset):
@@ -46,7 +45,7 @@ class PhotographDataset(BaseSegDataset):
         """
         images = self.data_prefix['img_path']
         folder = self.data_prefix.get('seg_map_path')
-        names = self._names(images, SUFFIXES)
+        names = self._names(images, KEPT)
         if self.ann_file:
             there = {osp.splitext(name)[0]: name for name in names}
             infos = super().load_data_list()
@@ -58,7 +57,7 @@ class PhotographDataset(BaseSegDataset):
             return infos
         if not names:
             raise ConfigError(
-                f'{images}: expected images ({" ".join(SUFFIXES)}), got none; '
+                f'{images}: expected images ({" ".join(KEPT)}), got none; '
                 'name their folder in data_prefix, or convert the data set by '
                 'tools/dataset_converters/segmentation.py.'
             )
