@@ -82,6 +82,12 @@ TRANSFORMS = Registry(
         *(['mmsapa.datasets.depth_transforms'] if find_spec('mmseg') else []),
     ],
 )
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper',
+    parent=registry.OPTIM_WRAPPERS,
+    scope='mmsapa',
+    locations=['mmsapa.engine.cpu_amp'],
+)
 # Where default_scope is mmsapa, mmengine asks for a registry of each kind and
 # finds its own things from there.
 for _root in vars(registry).values():

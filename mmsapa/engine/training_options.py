@@ -12,18 +12,29 @@ def use_amp(cfg, device):
         device (str): Device type of the training, such as 'cuda'.
 
     Raises:
-        ConfigError: The device or the wrapper has no mixed precision.
+        ConfigError: The device, the wrapper or the model has no mixed
+            precision.
     """
-    if device in ('cpu', 'mps'):
+    if device == 'mps':
         raise ConfigError(
-            "--amp needs a GPU: mmengine's AmpOptimWrapper refuses to run "
-            f'on {device}. Leave it out to train in float32.'
+            '--amp needs a GPU that mmengine has mixed precision for, or a '
+            'CPU, not mps. Leave it out to train in float32.'
         )
     kind = type_name(cfg.optim_wrapper) or 'OptimWrapper'
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
         raise ConfigError(
             f'--amp can only replace an OptimWrapper, not {kind}.'
         )
+    if device == 'cpu':
+        if cfg.model.get('roi_head'):
+            raise ConfigError(
+                "--amp: MMCV's RoIAlign takes float32 alone on a CPU. Leave "
+                '--amp out to train a detector with RoIs.'
+            )
+        cfg.optim_wrapper.type = 'mmsapa.CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            cfg.optim_wrapper.pop(key, None)
+        return
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 

@@ -184,9 +184,16 @@ def test_trains_and_is_tested_with_all_options(
 
 
 def test_mixed_precision_knows_the_optimizer_wrapper(config):
-    cfg = Config.fromfile(config)
-    use_amp(cfg, device='cuda')
-    assert type_name(cfg.optim_wrapper) == 'AmpOptimWrapper'
+    for device, kind in (
+        ('cuda', 'AmpOptimWrapper'),
+        ('cpu', 'CPUAmpOptimWrapper'),
+    ):
+        cfg = Config.fromfile(config)
+        use_amp(cfg, device)
+        assert type_name(cfg.optim_wrapper) == kind
+        # As in a config that a run has written.
+        use_amp(cfg, device)
+        assert type_name(cfg.optim_wrapper) == kind
 
 
 def test_data_and_weights_are_checked(monkeypatch, config, kind, tmp_path):

@@ -212,11 +212,19 @@ def test_a_base_of_a_library_that_is_absent_says_so(monkeypatch, tmp_path):
     assert 'mmpose' in sentence
 
 
-def test_amp_asks_for_a_gpu(monkeypatch, config):
+def test_amp_trains_on_a_cpu_but_for_rois(monkeypatch, config, tmp_path):
     if torch.cuda.is_available():
-        pytest.skip('there is one')
-    sentence = error(monkeypatch, 'train', config['seg'], '--amp')
-    assert sentence.startswith('--amp needs a GPU')
+        pytest.skip('trains on the GPU')
+    options = '--amp', '--work-dir', tmp_path, '--cfg-options', *NO_WORKERS
+    call(
+        monkeypatch,
+        *('train', config['seg'], *options),
+        'train_cfg.max_iters=1',
+    )
+    assert 'mmsapa.CPUAmpOptimWrapper' in (tmp_path / 'seg.py').read_text()
+    assert 'mIoU: ' in log_of(tmp_path)
+    sentence = error(monkeypatch, 'train', config['det'], *options)
+    assert sentence.startswith("--amp: MMCV's RoIAlign")
 
 
 def test_auto_scale_lr_asks_for_the_base_batch_size(monkeypatch, tmp_path):
