@@ -6,6 +6,9 @@ Importing this module registers ``sapa``, ``fade``, ``a2u``, ``indexnet``,
 ``carafe`` is MMCV's own name there, and ours ``mmsapa.carafe``. It needs
 mmengine; neither mmcv nor anything compiled.
 
+The libraries' own tools and inference, which then find these layers, can read
+mmengine's training checkpoints, too, with PyTorch 2.6 and newer.
+
 ``import mmsapa`` imports this module if mmengine was imported before, as it
 is where a config's ``custom_imports`` are the first to name ``mmsapa``.
 """
@@ -17,6 +20,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 
 from . import upsamplers
+from .engine.checkpoint import allow_training_checkpoints
 from .registry import MODELS, register_upsample_layer
 
 
@@ -70,3 +74,4 @@ MaxUnpool = _register('max_unpool', upsamplers.MaxUnpool)
 CARAFE = _with_init_cfg(upsamplers.CARAFE)
 # MMCV registers this name when its operators are imported, and would fail.
 MODELS.register_module('carafe', module=CARAFE)
+allow_training_checkpoints()

@@ -1,9 +1,13 @@
 """The libraries' own inference on models with our layers."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
 from mmsapa.engine.config import ConfigError, find_config, read_config
 
@@ -60,6 +64,21 @@ def test_detectors_predict_as_the_tools_do(write, compare, folder):
     inferencer = DetInferencer(read_config(path), weights, device='cpu')
     (result,) = inferencer(str(image))['predictions']
     same(torch.tensor(result['bboxes']).numpy(), expected)
+
+
+def test_checkpoints_of_trainings_load_without_our_tools(
+    write, folder, tmp_path
+):
+    path, trained = write('seg'), tmp_path / 'iter_1.pth'
+    weights = torch.load(folder / 'seg_sapa.pth', weights_only=False)
+    history = HistoryBuffer(np.ones(2), np.ones(2))
+    torch.save(dict(weights, message_hub=dict(loss=history)), trained)
+    code = (
+        'import sys; from mmseg.apis import init_model as f; f(*sys.argv[1:])'
+    )
+    words = [sys.executable, '-c', code, path, trained, 'cpu']
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_our_configs_are_found_by_name():
