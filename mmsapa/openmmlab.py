@@ -20,8 +20,8 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 
 from . import upsamplers
-from .engine.checkpoint import allow_training_checkpoints
 from .registry import MODELS, register_upsample_layer
+from .training_checkpoints import allow_training_checkpoints
 
 
 def _with_init_cfg(layer: type[nn.Module]) -> type[nn.Module]:

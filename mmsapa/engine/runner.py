@@ -13,7 +13,6 @@ from mmengine.runner import Runner
 from mmsapa.datasets.checks import missing_paths
 from mmsapa.engine.checkpoint import (
     CheckpointError,
-    allow_training_checkpoints,
     check_file,
     shorten,
 )
@@ -28,6 +27,7 @@ from mmsapa.engine.config import (
 from mmsapa.engine.evaluation_options import evaluators
 from mmsapa.engine.pretrained import register_loaders
 from mmsapa.engine.safe_runner import RunnerMixin, SafeRunner
+from mmsapa.training_checkpoints import allow_training_checkpoints
 
 DATA_HELP = {
     'mmseg': 'https://mmsegmentation.readthedocs.io/en/latest/user_guides/'

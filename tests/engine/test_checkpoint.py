@@ -11,10 +11,10 @@ from mmengine.runner import CheckpointLoader
 
 from mmsapa.engine.checkpoint import (
     CheckpointError,
-    allow_training_checkpoints,
     find_last_checkpoint,
     read_checkpoint,
 )
+from mmsapa.training_checkpoints import allow_training_checkpoints
 
 with_the_safety_on = pytest.mark.skipif(
     torch.__version__ < (2, 6),
