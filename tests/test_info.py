@@ -1,6 +1,7 @@
 """``python -m mmsapa.info``, in this environment and in broken ones."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -129,6 +130,7 @@ def run_module(*paths):
     path = [*map(str, paths), str(Path(info.__file__).parents[1])]
     result = subprocess.run(
         [sys.executable, '-m', 'mmsapa.info'],
+        cwd=paths[0],  # which Python searches first
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)},
         capture_output=True,
         text=True,
@@ -136,6 +138,21 @@ def run_module(*paths):
     )
     assert not result.stderr
     return result.returncode, lines(result.stdout)
+
+
+@pytest.mark.skipif(
+    not registrations._libraries(), reason='nothing is compiled'
+)
+def test_operators_of_other_sources_are_named(tmp_path):
+    shutil.copytree(Path(info.__file__).parent, tmp_path / 'mmsapa')
+    path = tmp_path / 'mmsapa/ops/registrations.py'
+    text = path.read_text()
+    newer = text.replace('Tensor? prior=None)', 'Tensor? prior=None, int a=0)')
+    assert newer != text
+    path.write_text(newer)
+    _, found = run_module(tmp_path)
+    assert 'was built from older or newer' in found['CPU operators']
+    assert found['self-test cpu'] == 'passed'
 
 
 def test_a_broken_mmcv_is_a_line_and_no_traceback(tmp_path):

@@ -296,15 +296,24 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm_backward(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(mmsapa, CPU, m) {
-  m.impl("sapa_upsample", &sapa_upsample);
-  m.impl("sapa_upsample_backward", &sapa_upsample_backward);
-  m.impl("reassemble", &reassemble);
-  m.impl("reassemble_backward", &reassemble_backward);
-  m.impl("norm_project", &norm_project);
-  m.impl("norm_project_backward", &norm_project_backward);
-  m.impl("channel_norm", &channel_norm);
-  m.impl("channel_norm_backward", &channel_norm_backward);
+// Called from Python, and 0 if the schemas are not those of this library.
+// TORCH_LIBRARY_IMPL would end the process then, while it is being loaded.
+extern "C" C10_EXPORT int mmsapa_register_cpu() try {
+  static const auto library = [] {
+    auto m = MAKE_TORCH_LIBRARY_IMPL(mmsapa, CPU);
+    m.impl("sapa_upsample", &sapa_upsample);
+    m.impl("sapa_upsample_backward", &sapa_upsample_backward);
+    m.impl("reassemble", &reassemble);
+    m.impl("reassemble_backward", &reassemble_backward);
+    m.impl("norm_project", &norm_project);
+    m.impl("norm_project_backward", &norm_project_backward);
+    m.impl("channel_norm", &channel_norm);
+    m.impl("channel_norm_backward", &channel_norm_backward);
+    return m;
+  }();
+  return 1;
+} catch (const c10::Error&) {
+  return 0;
 }
 
 }  // namespace mmsapa

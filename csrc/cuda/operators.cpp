@@ -322,13 +322,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> channel_norm_backward(
 }  // namespace
 }  // namespace mmsapa
 
-TORCH_LIBRARY_IMPL(mmsapa, CUDA, m) {
-  m.impl("sapa_upsample", &mmsapa::sapa_upsample);
-  m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
-  m.impl("reassemble", &mmsapa::reassemble);
-  m.impl("reassemble_backward", &mmsapa::reassemble_backward);
-  m.impl("norm_project", &mmsapa::norm_project);
-  m.impl("norm_project_backward", &mmsapa::norm_project_backward);
-  m.impl("channel_norm", &mmsapa::channel_norm);
-  m.impl("channel_norm_backward", &mmsapa::channel_norm_backward);
+// As mmsapa_register_cpu.
+extern "C" C10_EXPORT int mmsapa_register_cuda() try {
+  static const auto library = [] {
+    auto m = MAKE_TORCH_LIBRARY_IMPL(mmsapa, CUDA);
+    m.impl("sapa_upsample", &mmsapa::sapa_upsample);
+    m.impl("sapa_upsample_backward", &mmsapa::sapa_upsample_backward);
+    m.impl("reassemble", &mmsapa::reassemble);
+    m.impl("reassemble_backward", &mmsapa::reassemble_backward);
+    m.impl("norm_project", &mmsapa::norm_project);
+    m.impl("norm_project_backward", &mmsapa::norm_project_backward);
+    m.impl("channel_norm", &mmsapa::channel_norm);
+    m.impl("channel_norm_backward", &mmsapa::channel_norm_backward);
+    return m;
+  }();
+  return 1;
+} catch (const c10::Error&) {
+  return 0;
 }

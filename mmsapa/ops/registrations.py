@@ -5,6 +5,7 @@ are csrc/cpu/operators.cpp and csrc/cuda/operators.cpp: CPU always, CUDA where
 it was built. A device without one is served by plain PyTorch.
 """
 
+import ctypes
 import functools
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -60,14 +61,31 @@ def load_kernels() -> bool:
     for path in _libraries():
         try:
             torch.ops.load_library(str(path))
-            return True
         except OSError as error:
             warnings.warn(
                 f'mmsapa: {path.name} was built for another torch than '
                 f'{torch.__version__}; build mmsapa again. ({error})',
                 stacklevel=2,
             )
+            continue
+        if _register(ctypes.CDLL(str(path))):
+            return True
+        warnings.warn(
+            f'mmsapa: {path.name} was built from older or newer sources; '
+            'build mmsapa again.',
+            stacklevel=2,
+        )
     return False
+
+
+def _register(library):
+    """Register the kernels of a library; False if it is of other sources."""
+    functions = [
+        getattr(library, f'mmsapa_register_{device}', None)
+        for device in ('cpu', 'cuda')
+    ]
+    found = [function for function in functions if function]
+    return bool(found) and all(function() for function in found)
 
 
 def _libraries():
