@@ -206,7 +206,7 @@ class Composition1kDataset(BaseDataset):
                 stem = _stem(path)
                 info[key] = table.get(stem)
                 if numbered and info[key] is None:
-                    info[key] = table.get(re.sub(r'_\d+$', '', stem))
+                    info[key] = table.get(foreground_of(path))
                 if info[key] is None:
                     lacking.append((path, key))
             infos.append(info)
@@ -311,6 +311,11 @@ class Composition1kDataset(BaseDataset):
                 'not; put them there, or name their folder in data_root.'
             )
         return infos
+
+
+def foreground_of(path):
+    """Return the name of a composite's foreground: ``x`` of ``x_7.png``."""
+    return re.sub(r'_\d+$', '', _stem(path))
 
 
 def _stem(path):

@@ -133,7 +133,8 @@ def add_maps(cfg, items, folder):
 
     Raises:
         ConfigError: If the config is for detectors.
-        ImageError: If a map does not exist or cannot be read.
+        ImageError: If a map does not exist or cannot be read, or would be
+            that of two images.
     """
     if kind_of(cfg) == 'detector':
         raise ConfigError(
@@ -147,8 +148,8 @@ def add_maps(cfg, items, folder):
     if kind_of(cfg) == 'depth estimator':
         pipeline = test_pipelines(cfg)[0].transforms
     found = []
-    for item in items:
-        place = find_file(item, folder, 'ground truth')
+    places = _find_files(items, folder, 'ground truth')
+    for item, place in zip(items, places):
         info = dict(
             seg_map_path=place,
             depth_map_path=place,
@@ -177,7 +178,8 @@ def add_trimaps(cfg, items, folder):
     Raises:
         ConfigError: If the model is a mattor and there is no folder, or the
             other way round.
-        ImageError: If a trimap does not exist.
+        ImageError: If a trimap does not exist, or would be that of two
+            images.
     """
     kind = kind_of(cfg)
     if kind != 'mattor':
@@ -191,11 +193,25 @@ def add_trimaps(cfg, items, folder):
             'Expected a trimap for each image, which a mattor needs, got '
             'none; name their folder by --trimaps.'
         )
-    found, suffixes = [], ('.png', *IMAGES)
-    for item in items:
-        path = find_file(item, folder, 'trimap', suffixes)
-        found.append(item._replace(info=dict(item.info, trimap_path=path)))
-    return found
+    paths = _find_files(items, folder, 'trimap', ('.png', *IMAGES))
+    return [
+        item._replace(info=dict(item.info, trimap_path=path))
+        for item, path in zip(items, paths)
+    ]
+
+
+def _find_files(items, folder, *args):
+    """Find the file of each image; raise if one belongs to two."""
+    paths = [find_file(item, folder, *args) for item in items]
+    images = {}
+    for item, path in zip(items, paths):
+        other = images.setdefault(path, item.path)
+        if other != item.path:
+            raise ImageError(
+                f'{path} would belong to {other} and {item.path}; draw them '
+                'one by one, or give their files different names.'
+            )
+    return paths
 
 
 def read_trimap(item):

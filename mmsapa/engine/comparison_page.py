@@ -134,6 +134,9 @@ def _differences(result, columns):
             better = f'{pair["better"]} of {seeds}'
             cells.append(f'{mean} ({low} to {high}), {better}')
         table.add_row(cells)
+    alike = ''
+    if columns == MATTING:
+        alike = ', all composites of a foreground together'
     others = '; one seed says nothing about others'
     if seeds > 1:
         others = (
@@ -144,10 +147,10 @@ def _differences(result, columns):
         f'\n\nPaired differences from {baseline}, with the same seeds and '
         'test images: mean, 95 % confidence interval, and in how many seeds '
         'the upsampler is better. The interval covers the choice of test '
-        f'images, by a bootstrap over images{others} '
-        '(mmsapa.evaluation.paired). Without 0 in it, the difference is '
-        'significant at the 5 % level; where there is none, one interval in '
-        'twenty is without 0 by chance.'
+        f'images, by a bootstrap over images{alike}{others} '
+        '(mmsapa.evaluation.paired); images are taken to be independent. '
+        'Without 0 in it, the difference is significant at the 5 % level; '
+        'where there is none, one interval in twenty is without 0 by chance.'
         f'\n\n{table.get_string()}'
     )
 
@@ -157,7 +160,7 @@ def _classes(result):
     text = (
         '\n\nFigures of each class are in percent'
         + ', means ± standard deviations' * (len(result['seeds']) > 1)
-        + '; - stands for a class in no mask.'
+        + '; - stands for a class in no mask, be it of one seed alone.'
     )
     if 'baseline' in result:
         text += (

@@ -128,6 +128,14 @@ def _metrics(cfg):
     if kind == 'mattor':
         return [dict(type='mmsapa.MattingMetric')]
     if kind == 'segmentor':
+        head = cfg.model.decode_head
+        head = head[-1] if isinstance(head, list) else head
+        if head.get('num_classes') == 1:
+            raise ConfigError(
+                'decode_head.num_classes: expected two classes or more, since '
+                "IoUMetric's IoU of one is the share of right pixels, got 1; "
+                'set num_classes=2 and out_channels=1, and name both classes.'
+            )
         labels = _own(cfg, 'IoUMetric', 'ignore_index')
         edges = _own(cfg, 'BoundaryIoU', 'ignore_index', 'dilation_ratio')
         return [
@@ -310,8 +318,8 @@ def train_all(cfgs, jobs=0):
     if failed:
         raise ConfigError(
             f'{len(failed)} of {len(cfgs)} trainings failed, and run.log in '
-            f'{", ".join(failed)} says why; the same command tries them '
-            'again, and without them it compares the others.'
+            f'{", ".join(failed)} says why; run the same command to try '
+            'again, or leave these upsamplers or seeds out.'
         )
 
 

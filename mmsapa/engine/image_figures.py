@@ -1,10 +1,14 @@
 """What is measured of each test image, kept and compared by pairs."""
 
+import os.path as osp
+
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 
+from mmsapa.datasets.composition1k import foreground_of
 from mmsapa.datasets.processes import complete_file
+from mmsapa.engine.config import ConfigError
 from mmsapa.evaluation.paired import (
     class_figures,
     mean_figure,
@@ -43,10 +47,12 @@ class ImageFigures(Hook):
 
     def before_test(self, runner):
         """Begin without any."""
+        self.names = []
         self.results = [[] for _ in runner.test_loop.evaluator.metrics]
 
-    def after_test_iter(self, runner, *args, **kwargs):
+    def after_test_iter(self, runner, batch_idx, data_batch, outputs):
         """Keep the results that are new."""
+        self.names += [osp.basename(x.get('img_path', '')) for x in outputs]
         metrics = runner.test_loop.evaluator.metrics
         for kept, metric in zip(self.results, metrics):
             kept += metric.results[len(kept) :]
@@ -57,7 +63,8 @@ class ImageFigures(Hook):
         Args:
             path (Path): File with an array [images, 2, classes] by the name
                 of the figure, parts as in :mod:`mmsapa.evaluation.paired`;
-                the numerators of IoUs are in percent.
+                the numerators of IoUs are in percent; and with the names of
+                the images as ``images``.
             metrics (dict[str, float]): What the metrics made of them.
         """
         if self.kind == 'segmentor':
@@ -70,7 +77,7 @@ class ImageFigures(Hook):
             figures = np.array(self.results[0], float).T
             parts = dict(zip(metrics, map(parts_of, figures)))
         with complete_file(path, 'wb') as file:
-            np.savez_compressed(file, **parts)
+            np.savez_compressed(file, images=self.names, **parts)
 
 
 def _counts(intersection, union, *_):
@@ -88,11 +95,18 @@ def figures_by_class(path):
         dict[str, list[float]]: By ``mIoU`` and ``mBIoU``, in percent; None
         of a class in no mask.
     """
-    return {name: _list(class_figures(x)) for name, x in _read(path).items()}
+    parts = _read(path)
+    return {
+        name: _list(class_figures(parts[name]))
+        for name in HIGHER_IS_BETTER
+        if name in parts
+    }
 
 
 def compare_pairs(candidate, baseline):
     """Compare two upsamplers by pairs of the same seed and image.
+
+    Composites of one foreground are not independent, and are drawn together.
 
     Args:
         candidate (list[Path]): Of :meth:`ImageFigures.save`, one a seed.
@@ -105,9 +119,13 @@ def compare_pairs(candidate, baseline):
         ``classes`` the ``low`` and ``high`` of each.
 
     Raises:
-        ValueError: The runs were not tested with the same images.
+        ConfigError: The runs were not tested with the same images.
     """
     runs = [[_read(path) for path in paths] for paths in (candidate, baseline)]
+    _check_images([*candidate, *baseline], [*runs[0], *runs[1]])
+    groups = None
+    if 'SAD' in runs[0][0] and 'images' in runs[0][0]:
+        groups = [foreground_of(name) for name in runs[0][0]['images']]
     found = {}
     for name, higher in HIGHER_IS_BETTER.items():
         if name not in runs[0][0]:
@@ -115,13 +133,28 @@ def compare_pairs(candidate, baseline):
         pair = [np.stack([run[name] for run in x]) for x in runs]
         gains = np.subtract(*map(mean_figure, pair))
         keys = 'difference', 'low', 'high'
-        found[name] = dict(zip(keys, _list(paired_difference(*pair))))
+        ends = paired_difference(*pair, groups=groups)
+        found[name] = dict(zip(keys, _list(ends)))
         better = gains > 0 if higher else gains < 0
         found[name]['better'] = int(better.sum())
         if pair[0].shape[-1] > 1:
             _, *ends = paired_difference(*pair, by_class=True)
             found[name]['classes'] = dict(zip(keys[1:], map(_list, ends)))
     return found
+
+
+def _check_images(paths, runs):
+    """Raise if runs have other images; older files have no names of them."""
+    for path, run in zip(paths, runs):
+        names, expected = (x.get('images') for x in (run, runs[0]))
+        counts = [len(next(iter(x.values()))) for x in (run, runs[0])]
+        named = names is not None and expected is not None
+        if counts[0] != counts[1] or named and (names != expected).any():
+            raise ConfigError(
+                f'{path}: expected the test images of {paths[0]}, got others; '
+                'remove the folder of the one that is out of date, and run '
+                'the same command.'
+            )
 
 
 def _read(path):

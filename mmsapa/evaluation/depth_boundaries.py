@@ -31,8 +31,8 @@ def boundary_errors(
     - Completeness is the mean distance from a true edge pixel to the closest
       predicted one, where a distance above 10 pixels counts as 10.
 
-    A map without edges has the best accuracy that chance allows and a poor
-    completeness, so both are needed.
+    A map with few, sure edges has a good accuracy and a poor completeness, so
+    both are needed.
 
     Args:
         pred (ndarray[H, W]): Predicted depth, finite.

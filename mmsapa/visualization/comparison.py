@@ -114,6 +114,10 @@ def _expectations(row, first, num_classes):
         len(shape) == 3 and shape[2] == 3,
         f'an image [H, W, 3], got {list(shape)}',
     )
+    yield (
+        row.kind not in ('labels', 'detections') or num_classes,
+        'a palette with a color of each class, got none',
+    )
     height, width, _ = shape
     maps = {**row.predictions}
     yield (

@@ -222,8 +222,9 @@ class _ComparisonFigure(Cells):
                 i: maps.score(row, prediction, len(self.palette))
                 for i, prediction in predictions.items()
             }
-            values = [value for value, _ in scores.values()]
-            best = max(values) if len({*values}) > 1 else None
+            values = {value for value, _ in scores.values()}
+            values = {value for value in values if not np.isnan(value)}
+            best = max(values) if len(values) > 1 else None
             for i, (value, text) in scores.items():
                 weight = 'bold' if value == best else 'normal'
                 texts[i] = partial(self.write, text, fontweight=weight)

@@ -89,7 +89,9 @@ def score(row: Comparison, prediction, num_classes) -> tuple[float, str]:
         error = sad(prediction, ground_truth, row.trimap)
         return -error, f'SAD {error:.3f}'
     if row.kind == 'depth':
-        errors = relative_error(prediction, ground_truth)
+        # As DepthMetric has it: what was predicted badly counts as near 0.
+        clipped = np.nan_to_num(prediction).clip(1e-3)
+        errors = relative_error(clipped, ground_truth)
         errors = errors[~np.isnan(errors)]
         if not errors.size:
             return float('nan'), 'nothing counted'
@@ -100,7 +102,8 @@ def score(row: Comparison, prediction, num_classes) -> tuple[float, str]:
         return value, f'mIoU {value:.1f}' if known else 'nothing counted'
     partners, free = match_detections(prediction, ground_truth)
     found, false = (partners >= 0).sum(), (partners < 0).sum()
-    value = 2 * found / max(1, len(partners) + len(free))
+    count = len(partners) + len(free)
+    value = 2 * found / count if count else 1.0
     return value, f'{found} of {len(free)} found, {false} false'
 
 

@@ -82,7 +82,8 @@ def entropy(kernels: Tensor) -> Tensor:
         Tensor[H, W]: 0 where one pixel has all the weight, 1 where all pixels
         of the window have the same.
     """
-    return torch.special.entr(kernels).sum(0) / math.log(len(kernels))
+    most = math.log(len(kernels)) or 1  # a single pixel has all the weight
+    return torch.special.entr(kernels).sum(0) / most
 
 
 def mean_offset(kernels: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class SAPAStatisticsHook(Hook):
     of the first process:
 
     - ``logit_std``: standard deviation of the logits of a window;
-    - ``logit_max``: the largest difference of two logits in a window;
+    - ``logit_max``: the largest difference of two logits in a window of the
+      batch;
     - ``entropy``: of a kernel, over ln K^2: 1 where all weights are equal,
       0 where there is one;
     - ``outside``: share of the weights that fall outside the map, where
@@ -47,8 +48,9 @@ class SAPAStatisticsHook(Hook):
     - ``grad_norm``: norm of the gradient, before it is clipped;
     - ``update``: norm of the optimizer's step over norm of the parameters.
 
-    With accumulated or scaled gradients, ``grad_norm`` is that of the last
-    backward pass as it is, and ``update`` is 0 where there was no step.
+    With accumulated or scaled gradients, or several processes, ``grad_norm``
+    is that of the first process's last backward pass as it is, and ``update``
+    is 0 where there was no step.
 
     Args:
         interval (int): Iterations from one measurement to the next.
@@ -181,7 +183,7 @@ def measure(layer, x, guide):
         logit_std=std.mean(),
         logit_max=(centered.amax(1) - centered.amin(1)).max(),
         entropy=torch.special.entr(kernels).sum(1).mean()
-        / math.log(layer.kernel_size**2),
+        / (math.log(layer.kernel_size**2) or 1),
         query_norm=query.norm(dim=1).mean(),
         key_norm=key.norm(dim=1).mean(),
         x_rms=x.square().mean().sqrt(),

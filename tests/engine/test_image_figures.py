@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mmsapa.engine.config import ConfigError
 from mmsapa.engine.image_figures import compare_pairs, figures_by_class
 from mmsapa.evaluation.paired import parts_of
 
@@ -62,3 +63,29 @@ def test_classes_are_compared_one_by_one(run):
 def test_classes_have_the_ratio_of_their_sums_or_none(run):
     parts = np.array([[[100, 0], [4, 0]], [[50, 0], [2, 0]]])
     assert figures_by_class(run('run', mIoU=parts)) == dict(mIoU=[25, None])
+
+
+def test_composites_of_a_foreground_are_drawn_together(run):
+    figures = np.random.default_rng(0).normal(0, 1, 5).repeat(20)
+    names = [f'fg{i // 20}_{i % 20}.png' for i in range(100)]
+
+    def compare(**images):
+        ours = run('ours', SAD=parts_of(5 + figures), **images)
+        theirs = run('theirs', SAD=parts_of(np.full(100, 5.0)), **images)
+        return compare_pairs([ours], [theirs])['SAD']
+
+    alone, together = compare(), compare(images=names)
+    assert alone['difference'] == together['difference']
+    width = together['high'] - together['low']
+    assert width > 3 * (alone['high'] - alone['low'])
+
+
+@pytest.mark.parametrize('others', [list('abd'), list('ab')])
+def test_runs_with_other_images_are_named(run, others):
+    ours, theirs = (
+        run(name, d1=parts_of(np.ones(len(images))), images=images)
+        for name, images in (('ours', list('abc')), ('theirs', others))
+    )
+    words = 'theirs.npz: expected the test images of .*ours.npz, got others'
+    with pytest.raises(ConfigError, match=words):
+        compare_pairs([ours], [theirs])

@@ -100,8 +100,31 @@ def test_a_class_that_is_in_few_images_or_none_is_left_out_of_draws():
         parts[:, :, :, 0] = figure, 1
         parts[:, 0, :, 1] = figure, 1  # in a single image
     found = paired_difference(*pair, by_class=True)
-    np.testing.assert_allclose(found, [[10, 10, np.nan]] * 3)
+    np.testing.assert_allclose(found[0], [10, 10, np.nan])
+    # One image says nothing about others.
+    np.testing.assert_allclose(found[1:], [[10, np.nan, np.nan]] * 2)
     np.testing.assert_allclose(paired_difference(*pair), [10, 10, 10])
+
+
+def test_few_images_have_the_interval_of_the_t_test():
+    # Symmetric, so that the bootstrap is nearly normal.
+    gains = np.array([-4, -2, -1.5, -1, 1, 1.5, 2, 4]) + 0.3
+    pair = [parts_of(x)[None] for x in (5 + gains, np.full(8, 5.0))]
+    _, *ends = paired_difference(*pair)
+    expected = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert ends == pytest.approx([*expected], abs=0.15)
+
+
+def test_images_of_a_group_are_drawn_together():
+    gains = np.random.default_rng(3).normal(0, 1, 12)
+    alone = [parts_of(x)[None] for x in (5 + gains, np.full(12, 5.0))]
+    four = [np.repeat(x, 4, axis=1) for x in alone]
+    groups = np.repeat([f'name {x:02}' for x in range(12)], 4)
+    expected = paired_difference(*alone)
+    found = paired_difference(*four, groups=groups)
+    np.testing.assert_allclose(found, expected)
+    narrower = np.diff(paired_difference(*four)[1:])
+    assert narrower < 0.6 * np.diff(expected[1:])
 
 
 def test_runs_with_other_images_are_refused():

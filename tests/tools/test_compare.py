@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import shutil
 
 import cv2
 import numpy as np
@@ -199,6 +200,14 @@ def test_missing_files_are_named(folder, models, error, tmp_path):
     assert error(
         folder / 'images/a.png', *arguments, '--ground-truth', tmp_path
     ).startswith(f'There is no ground truth {tmp_path}/a.png for ')
+    for name in 'one', 'two':
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / 'images/a.png', tmp_path / name)
+    twice = tmp_path / 'one/a.png', tmp_path / 'two/a.png'
+    labels = '--ground-truth', folder / 'labels'
+    assert f'would belong to {twice[0]} and {twice[1]}' in error(
+        *twice, *arguments, *labels
+    )
     assert 'numbers from 0 to 1, got 2' in error(*arguments, '--indices', 2)
     elsewhere = models('seg', f'test_dataloader.dataset.data_root={tmp_path}')
     assert 'which does not exist' in error(*elsewhere, *out)

@@ -30,6 +30,7 @@ from mmsapa.engine.checkpoint import (  # noqa: E402
     CheckpointError,
     read_checkpoint,
 )
+from mmsapa.engine.config import ConfigError
 from mmsapa.engine.runner import load_config  # noqa: E402
 
 TOOL = 'analysis_tools/compare_upsamplers'
@@ -171,6 +172,14 @@ def test_a_comparison_ends_the_same_after_a_kill(
     options = '--cfg-options', 'optim_wrapper.optimizer.lr=0.1'
     message = error(monkeypatch, TOOL, *words, *options)
     assert 'out holds a comparison with another config: expected' in message
+
+
+def test_a_single_class_has_no_iou_that_could_be_compared(config, scope):
+    scope('mmseg')
+    cfg = load_config(str(config))
+    cfg.model.decode_head.num_classes = 1
+    with pytest.raises(ConfigError, match='expected two classes or more'):
+        controlled.candidate_config(cfg, 'nearest', 0, Path('init.pth'))
 
 
 def test_what_older_versions_trained_is_tested_and_not_trained(
