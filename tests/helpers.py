@@ -211,7 +211,7 @@ def figures(out):
 def check_images(cfg, result, *names):
     """What is kept of images gives the figures of all."""
     with np.load(images_of(cfg)) as images:
-        assert {*names} <= images.keys() <= {*result, 'images'}
+        assert {*names} <= images.keys() <= {*result, 'images', 'groups'}
         assert all(images['images'])  # their names
         for name in names:
             expected = pytest.approx(result[name], abs=0.006, nan_ok=True)

@@ -147,6 +147,18 @@ class Composition1kDataset(BaseDataset):
             info['other'] = {k: other[k] for k in ('fg_path', 'alpha_path')}
         return self.pipeline(info)
 
+    @staticmethod
+    def group_of(img_path):
+        """Name what composites have in common that are not independent.
+
+        Args:
+            img_path (str): Composite.
+
+        Returns:
+            str: The name of its foreground, ``x`` of ``x_7.png``.
+        """
+        return re.sub(r'_\d+$', '', _stem(img_path))
+
     # ------------------------------------------------------------- folders
 
     def _pair_foregrounds(self):
@@ -206,7 +218,7 @@ class Composition1kDataset(BaseDataset):
                 stem = _stem(path)
                 info[key] = table.get(stem)
                 if numbered and info[key] is None:
-                    info[key] = table.get(foreground_of(path))
+                    info[key] = table.get(self.group_of(path))
                 if info[key] is None:
                     lacking.append((path, key))
             infos.append(info)
@@ -311,11 +323,6 @@ class Composition1kDataset(BaseDataset):
                 'not; put them there, or name their folder in data_root.'
             )
         return infos
-
-
-def foreground_of(path):
-    """Return the name of a composite's foreground: ``x`` of ``x_7.png``."""
-    return re.sub(r'_\d+$', '', _stem(path))
 
 
 def _stem(path):

@@ -161,6 +161,24 @@ class CamVidDataset(PhotographDataset):
         ],
     )
 
+    @staticmethod
+    def group_of(img_path: str) -> str:
+        """Name the part of a drive that a frame is of.
+
+        Frames of the test are a second apart, so they are not independent of
+        one another; parts of ten seconds are taken to be.
+
+        Args:
+            img_path (str): Image, such as ``0001TP_008550.png``.
+
+        Returns:
+            str: Drive and number of the part, such as ``0001TP 28``.
+        """
+        stem = osp.splitext(osp.basename(img_path))[0]
+        drive, _, frame = stem.rpartition('_')
+        number = frame.lstrip('f')
+        return f'{drive} {int(number) // 300}' if number.isdigit() else stem
+
 
 @DATASETS.register_module()
 class WeizmannHorseDataset(PhotographDataset):

@@ -134,9 +134,6 @@ def _differences(result, columns):
             better = f'{pair["better"]} of {seeds}'
             cells.append(f'{mean} ({low} to {high}), {better}')
         table.add_row(cells)
-    alike = ''
-    if columns == MATTING:
-        alike = ', all composites of a foreground together'
     others = '; one seed says nothing about others'
     if seeds > 1:
         others = (
@@ -147,8 +144,10 @@ def _differences(result, columns):
         f'\n\nPaired differences from {baseline}, with the same seeds and '
         'test images: mean, 95 % confidence interval, and in how many seeds '
         'the upsampler is better. The interval covers the choice of test '
-        f'images, by a bootstrap over images{alike}{others} '
-        '(mmsapa.evaluation.paired); images are taken to be independent. '
+        f'images, by a bootstrap over images{others} '
+        '(mmsapa.evaluation.paired); images are taken to be independent, but '
+        'for composites of one foreground and for frames of CamVid within ten '
+        'seconds, which are drawn together. '
         'Without 0 in it, the difference is significant at the 5 % level; '
         'where there is none, one interval in twenty is without 0 by chance.'
         f'\n\n{table.get_string()}'

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 
-from mmsapa.datasets.composition1k import foreground_of
 from mmsapa.datasets.processes import complete_file
 from mmsapa.engine.config import ConfigError
 from mmsapa.evaluation.paired import (
@@ -47,12 +46,18 @@ class ImageFigures(Hook):
 
     def before_test(self, runner):
         """Begin without any."""
-        self.names = []
+        dataset = runner.test_dataloader.dataset
+        # By default an image belongs to no other.
+        self.group_of = getattr(dataset, 'group_of', str)
+        self.names, self.groups = [], []
         self.results = [[] for _ in runner.test_loop.evaluator.metrics]
 
     def after_test_iter(self, runner, batch_idx, data_batch, outputs):
         """Keep the results that are new."""
-        self.names += [osp.basename(x.get('img_path', '')) for x in outputs]
+        for path in (sample.get('img_path', '') for sample in outputs):
+            number = str(len(self.names))
+            self.groups.append(self.group_of(path) if path else number)
+            self.names.append(osp.basename(path))
         metrics = runner.test_loop.evaluator.metrics
         for kept, metric in zip(self.results, metrics):
             kept += metric.results[len(kept) :]
@@ -63,8 +68,9 @@ class ImageFigures(Hook):
         Args:
             path (Path): File with an array [images, 2, classes] by the name
                 of the figure, parts as in :mod:`mmsapa.evaluation.paired`;
-                the numerators of IoUs are in percent; and with the names of
-                the images as ``images``.
+                the numerators of IoUs are in percent. Of each image,
+                ``images`` has the name and ``groups`` that of the images it
+                belongs to, as the data set's ``group_of(img_path)`` has it.
             metrics (dict[str, float]): What the metrics made of them.
         """
         if self.kind == 'segmentor':
@@ -77,7 +83,9 @@ class ImageFigures(Hook):
             figures = np.array(self.results[0], float).T
             parts = dict(zip(metrics, map(parts_of, figures)))
         with complete_file(path, 'wb') as file:
-            np.savez_compressed(file, images=self.names, **parts)
+            np.savez_compressed(
+                file, images=self.names, groups=self.groups, **parts
+            )
 
 
 def _counts(intersection, union, *_):
@@ -106,7 +114,7 @@ def figures_by_class(path):
 def compare_pairs(candidate, baseline):
     """Compare two upsamplers by pairs of the same seed and image.
 
-    Composites of one foreground are not independent, and are drawn together.
+    Images of a group are not independent, and are drawn together.
 
     Args:
         candidate (list[Path]): Of :meth:`ImageFigures.save`, one a seed.
@@ -123,9 +131,7 @@ def compare_pairs(candidate, baseline):
     """
     runs = [[_read(path) for path in paths] for paths in (candidate, baseline)]
     _check_images([*candidate, *baseline], [*runs[0], *runs[1]])
-    groups = None
-    if 'SAD' in runs[0][0] and 'images' in runs[0][0]:
-        groups = [foreground_of(name) for name in runs[0][0]['images']]
+    groups = runs[0][0].get('groups')
     found = {}
     for name, higher in HIGHER_IS_BETTER.items():
         if name not in runs[0][0]:

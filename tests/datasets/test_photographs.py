@@ -24,6 +24,7 @@ from mmsapa.datasets.checks import (  # noqa: E402
 from mmsapa.datasets.pairs_converter import (  # noqa: E402
     median_frequency_weights,
 )
+from mmsapa.datasets.photographs import CamVidDataset  # noqa: E402
 from mmsapa.datasets.size_checks import check_sizes  # noqa: E402
 from mmsapa.datasets.sunrgbd_converter import convert_sunrgbd  # noqa: E402
 from mmsapa.engine.config import ConfigError  # noqa: E402
@@ -299,6 +300,12 @@ def test_void_of_camvid_is_ignored_and_classes_are_weighted(tmp_path):
     expected = [0.0] * 11
     expected[3], expected[8] = median / (21 / 40), median / (2 / 20)
     assert weights == pytest.approx(expected, abs=1e-6)
+
+
+def test_frames_of_ten_seconds_belong_together():
+    frames = '0001TP_008550', '0001TP_008970', '0001TP_009000', 'x_f00030', 'x'
+    groups = [CamVidDataset.group_of(f'a/{name}.png') for name in frames]
+    assert groups == ['0001TP 28', '0001TP 29', '0001TP 30', 'x 0', 'x']
 
 
 def test_weights_are_those_of_the_definition():

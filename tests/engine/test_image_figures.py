@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mmsapa.datasets.composition1k import Composition1kDataset
 from mmsapa.engine.config import ConfigError
 from mmsapa.engine.image_figures import compare_pairs, figures_by_class
 from mmsapa.evaluation.paired import parts_of
@@ -67,14 +68,16 @@ def test_classes_have_the_ratio_of_their_sums_or_none(run):
 
 def test_composites_of_a_foreground_are_drawn_together(run):
     figures = np.random.default_rng(0).normal(0, 1, 5).repeat(20)
-    names = [f'fg{i // 20}_{i % 20}.png' for i in range(100)]
+    groups = [
+        Composition1kDataset.group_of(f'{i // 20}_{i}.png') for i in range(100)
+    ]
 
     def compare(**images):
         ours = run('ours', SAD=parts_of(5 + figures), **images)
         theirs = run('theirs', SAD=parts_of(np.full(100, 5.0)), **images)
         return compare_pairs([ours], [theirs])['SAD']
 
-    alone, together = compare(), compare(images=names)
+    alone, together = compare(), compare(groups=groups)
     assert alone['difference'] == together['difference']
     width = together['high'] - together['low']
     assert width > 3 * (alone['high'] - alone['low'])

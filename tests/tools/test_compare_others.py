@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -117,6 +118,9 @@ def test_mattors_are_compared(tmp_path, scope, monkeypatch):
     assert all(result[key] > 0 for key in ('SAD', 'MSE', 'Grad'))
     assert result['Conn'] >= 0  # 0 where a matte is connected as the true one
     check_images(cfg, result, 'SAD', 'MSE', 'Grad', 'Conn')
+    with np.load(controlled.images_of(cfg)) as images:
+        names, groups = images['images'], images['groups']
+    assert all(f'{group}_' in name for name, group in zip(names, groups))
     # The picture of it is one of mattes.
     tool = runpy.run_path(str(ROOT / f'tools/{TOOL}.py'))
     rows = []
