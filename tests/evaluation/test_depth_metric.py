@@ -352,3 +352,30 @@ def test_boundaries_are_reported_on_demand():
     assert found['dbe_acc'] == pytest.approx(3, abs=0.2)
     assert found['dbe_comp'] == pytest.approx(3, abs=0.2)
     assert 'dbe_acc' not in figures((true, true))
+
+
+def test_an_edge_goes_on_down_to_a_step_of_a_twentieth():
+    height = np.linspace(0.3, 0, 121)[:, None]  # of the step, row by row
+    depth = 1 + height * (np.arange(60) >= 30)
+    depth[-1, -1] = 2  # so that the range is 1
+    valid = np.ones(depth.shape, bool)
+    rows = depth_edges(depth, valid)[:110, 25:35].any(1).nonzero()[0]
+    assert len(rows) == rows[-1] + 1  # without a gap
+    assert height[rows[-1]] == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize('height, found', [(0.085, False), (0.12, True)])
+def test_a_slanted_step_is_as_high_as_a_straight_one(height, found):
+    y, x = np.indices((60, 60))
+    depth = 1 + height * (x + y >= 60)
+    depth[:3, :3] = 2
+    valid = np.ones(depth.shape, bool)
+    assert depth_edges(depth, valid)[20:40, 20:40].any() == found
+
+
+def test_edges_where_depth_is_not_known_do_not_count():
+    valid = np.ones((40, 60), bool)
+    valid[:, 34:41] = False
+    pred = step(30)
+    pred[:, 37:] = 6  # an edge in the hole
+    assert boundary_errors(pred, step(30), valid) == pytest.approx((0, 0))
