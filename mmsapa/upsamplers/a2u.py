@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import reassemble
-from ..ops.checks import sizes_vary
-from .guided import GuidedUpsampler, odd_kernel_size
+from ..ops.checks import check_window, sizes_vary
+from .guided import GuidedUpsampler
 
 
 class A2U(GuidedUpsampler):
@@ -34,7 +34,8 @@ class A2U(GuidedUpsampler):
             Default: 6.
 
     Raises:
-        ValueError: If ``kernel_size`` is even.
+        ValueError: If ``kernel_size`` is even or above 512 over
+            ``scale_factor``.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class A2U(GuidedUpsampler):
         filter_size: int = 6,
     ):
         super().__init__(in_channels, guide_channels, scale_factor)
-        self.kernel_size = odd_kernel_size('A2U', kernel_size)
+        check_window('A2U', kernel_size, scale_factor)
+        self.kernel_size = kernel_size
         self.filter_size = filter_size
         c = self.guide_channels
         # The authors' 32 groups, or fewer if 32 does not divide the channels.

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import reassemble
-from .guided import odd_kernel_size
+from ..ops.checks import check_window
 
 
 class CARAFE(nn.Module):
@@ -34,8 +34,8 @@ class CARAFE(nn.Module):
             Default: 64.
 
     Raises:
-        ValueError: If a window is even, or ``channels`` not divisible by
-            ``up_group``.
+        ValueError: If a window is even, ``up_kernel`` above 512 over
+            ``scale_factor``, or ``channels`` not divisible by ``up_group``.
     """
 
     def __init__(
@@ -54,14 +54,16 @@ class CARAFE(nn.Module):
                 'CARAFE: expected channels divisible by up_group, got '
                 f'channels={channels} and up_group={up_group}.'
             )
+        check_window('CARAFE', up_kernel, scale_factor)
+        check_window('CARAFE', encoder_kernel, 1)
         self.scale_factor = scale_factor
-        self.up_kernel = odd_kernel_size('CARAFE', up_kernel)
+        self.up_kernel = up_kernel
         self.up_group = up_group
         self.channel_compressor = nn.Conv2d(channels, compressed_channels, 1)
         self.content_encoder = nn.Conv2d(
             compressed_channels,
             up_group * (up_kernel * scale_factor) ** 2,
-            odd_kernel_size('CARAFE', encoder_kernel),
+            encoder_kernel,
             padding=encoder_kernel // 2 * encoder_dilation,
             dilation=encoder_dilation,
         )

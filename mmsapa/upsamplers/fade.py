@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import reassemble
-from .guided import GuidedUpsampler, is_plain, odd_kernel_size
+from ..ops.checks import check_window
+from .guided import GuidedUpsampler, is_plain
 
 
 class FADE(GuidedUpsampler):
@@ -31,8 +32,8 @@ class FADE(GuidedUpsampler):
             as many channels in both. Default: True.
 
     Raises:
-        ValueError: If ``kernel_size`` is even, or the gate is to mix maps
-            of different channels.
+        ValueError: If ``kernel_size`` is even or above 512 over
+            ``scale_factor``, or the gate is to mix maps of different channels.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class FADE(GuidedUpsampler):
         gate: bool = True,
     ):
         super().__init__(in_channels, guide_channels, scale_factor)
-        self.kernel_size = odd_kernel_size('FADE', kernel_size)
+        check_window('FADE', kernel_size, scale_factor)
+        self.kernel_size = kernel_size
         if gate and self.guide_channels != in_channels:
             raise ValueError(
                 'FADE: the gate mixes the guide with the upsampled x and '

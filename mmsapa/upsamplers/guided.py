@@ -178,13 +178,3 @@ def is_plain(module: nn.Module, kind: type) -> bool:
         for table in hooks
         for hook in table.values()
     )
-
-
-def odd_kernel_size(name: str, kernel_size: int) -> int:
-    """Return ``kernel_size`` if it is odd, or raise a ValueError."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(
-            f'{name}: expected an odd kernel_size, so that the window has a '
-            f'center pixel, got {kernel_size}.'
-        )
-    return kernel_size

@@ -11,8 +11,9 @@ from ..ops import (
     sapa_kernels,
     sapa_upsample,
 )
+from ..ops.checks import check_window
 from ..ops.prior import FLOOR
-from .guided import GuidedUpsampler, is_plain, odd_kernel_size
+from .guided import GuidedUpsampler, is_plain
 
 # Parameter names of the authors' modules (y is their guide) and ours.
 _AUTHORS_NAMES = {
@@ -97,8 +98,9 @@ class SAPA(GuidedUpsampler):
 
     Raises:
         ValueError: If the variant or the prior is unknown, there is a
-            ``prior_floor`` without a prior, ``kernel_size`` is even or too
-            small for a prior, or ``'I'`` has different numbers of channels.
+            ``prior_floor`` without a prior, ``kernel_size`` is even, too
+            small for a prior or above 512 over ``scale_factor``, or ``'I'``
+            has different numbers of channels.
     """
 
     def __init__(
@@ -127,7 +129,8 @@ class SAPA(GuidedUpsampler):
             )
         self.variant = variant
         self.embed_dims = in_channels if variant == 'I' else embed_dims
-        self.kernel_size = odd_kernel_size('SAPA', kernel_size)
+        check_window('SAPA', kernel_size, scale_factor)
+        self.kernel_size = kernel_size
         self.prior, self.prior_floor = prior, prior_floor
         logits = None
         if prior is not None:

@@ -148,6 +148,7 @@ def test_initializes_again_near_the_mean_of_the_window():
     [
         (dict(up_kernel=4), 'odd kernel_size.*got 4'),
         (dict(encoder_kernel=2), 'odd kernel_size.*got 2'),
+        (dict(up_kernel=257), r'scale_factor <= 512, got 257 \* 2'),
         (dict(up_group=3), 'divisible by up_group.*channels=8.*up_group=3'),
     ],
 )

@@ -90,9 +90,12 @@ def test_bad_inputs_are_named(layer_type, x, guide, error, words):
 
 
 @pytest.mark.parametrize('layer_type', [SAPA, A2U, FADE])
-@pytest.mark.parametrize('kernel_size', [4, 0, -1])
-def test_even_kernels_are_refused(layer_type, kernel_size):
-    words = f'^{layer_type.__name__}: expected an odd.*got {kernel_size}'
+@pytest.mark.parametrize(
+    ('kernel_size', 'words'),
+    [(4, 'an odd.*got 4'), (-1, '.*>= 1, got -1'), (257, '.*got 257 . 2')],
+)
+def test_windows_of_no_size_are_refused(layer_type, kernel_size, words):
+    words = f'^{layer_type.__name__}: expected {words}'
     with pytest.raises(ValueError, match=words):
         layer_type(8, kernel_size=kernel_size)
 
