@@ -1,6 +1,7 @@
 """Command-line helpers of the tools."""
 
 import argparse
+import gc
 import os
 import shlex
 import signal
@@ -106,6 +107,7 @@ def interruptible(message):
         # Python ends without waiting for the group's threads, and now and
         # then one of them aborts the process.
         if _in_group():
+            gc.collect()  # the runner, whose model keeps the group alive
             distributed.destroy_process_group()
     except UserError as error:
         raise SystemExit(_words(error)) from error
