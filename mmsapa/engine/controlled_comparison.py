@@ -128,7 +128,7 @@ def _metrics(cfg):
     if kind == 'mattor':
         return [dict(type='mmsapa.MattingMetric')]
     if kind == 'segmentor':
-        head = cfg.model.decode_head
+        head = cfg.model.get('decode_head') or {}
         head = head[-1] if isinstance(head, list) else head
         if head.get('num_classes') == 1:
             raise ConfigError(

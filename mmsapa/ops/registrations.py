@@ -80,12 +80,9 @@ def load_kernels() -> bool:
 
 def _register(library):
     """Register the kernels of a library; False if it is of other sources."""
-    functions = [
-        getattr(library, f'mmsapa_register_{device}', None)
-        for device in ('cpu', 'cuda')
-    ]
-    found = [function for function in functions if function]
-    return bool(found) and all(function() for function in found)
+    names = 'mmsapa_register_cpu', 'mmsapa_register_cuda'
+    found = [name for name in names if hasattr(library, name)]
+    return bool(found) and all(library[name]() for name in found)
 
 
 def _libraries():

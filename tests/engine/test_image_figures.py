@@ -72,9 +72,9 @@ def test_composites_of_a_foreground_are_drawn_together(run):
         Composition1kDataset.group_of(f'{i // 20}_{i}.png') for i in range(100)
     ]
 
-    def compare(**images):
-        ours = run('ours', SAD=parts_of(5 + figures), **images)
-        theirs = run('theirs', SAD=parts_of(np.full(100, 5.0)), **images)
+    def compare(**more):
+        ours = run('ours', SAD=parts_of(5 + figures), **more)
+        theirs = run('theirs', SAD=parts_of(np.full(100, 5.0)), **more)
         return compare_pairs([ours], [theirs])['SAD']
 
     alone, together = compare(), compare(groups=groups)

@@ -30,7 +30,7 @@ from mmsapa.engine.checkpoint import (  # noqa: E402
     CheckpointError,
     read_checkpoint,
 )
-from mmsapa.engine.config import ConfigError
+from mmsapa.engine.config import ConfigError  # noqa: E402
 from mmsapa.engine.runner import load_config  # noqa: E402
 
 TOOL = 'analysis_tools/compare_upsamplers'
